@@ -1,0 +1,178 @@
+"""What runs inside a measured process: pin, load, warm up, prove, take turns. Imports its own runtime and no other."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from farm import timing, warmup
+from farm.errors import ProofFailedError
+from farm.records import Cell, ModelInfo, Turn, WarmUp, Workload
+from tasks.accuracy import predict
+from tasks.artifacts import Artifact, check_outputs, prepare_artifact
+from tasks.method import Arrays, Loaded, Method, find_method
+
+RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino", "tensorrt", "tensorflow", "jax")
+"""Modules whose thread pools and allocators could disturb a cell that does not need them."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+PR_SET_PDEATHSIG = 1
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that give every numerical library `threads` threads from its first import on."""
+    return {name: str(threads) for name in THREAD_VARIABLES} | {"TOKENIZERS_PARALLELISM": "false"}
+
+
+def enter_slot(cores: Sequence[int], threads: int, log: str) -> None:
+    """Make this process a good resident of its slot. Must run before any numerical runtime is imported.
+
+    Pins every thread that exists (Ray's own included; later ones inherit it), asks the kernel to kill the process
+    with its parent (a stopped process cannot notice that Ray is gone), and sends its output to a file of its own.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        for task in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+    os.environ.update(thread_environment(threads))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+class WorkshopProcess:
+    """A process that prepares artifacts, so that no measuring process ever holds a compiler or an exporter."""
+
+    def __init__(self, cores: Sequence[int], threads: int, log: str) -> None:
+        enter_slot(cores, threads, log)
+
+    def pid(self) -> int:
+        """The process id."""
+        return os.getpid()
+
+    def prepare(self, method_id: str, model: ModelInfo, workload: Workload) -> Artifact:
+        """Prepare one artifact into the cache."""
+        return prepare_artifact(find_method(method_id), model, workload)
+
+
+class CellProcess:
+    """One cell: one method at one workload, alone in its process."""
+
+    def __init__(self, cores: Sequence[int], threads: int, log: str) -> None:
+        enter_slot(cores, threads, log)
+        self._cores = set(cores)
+        self._method: Method
+        self._call: Loaded
+        self._inputs: list[Arrays]
+        self._load_s = 0.0
+        self._batch = 1
+        self._samples = timing.TURN_CALLS
+
+    def pid(self) -> int:
+        """The process id."""
+        return os.getpid()
+
+    def import_runtime(self, method_id: str, model: ModelInfo) -> None:
+        """Import the method's runtime. Cells of a cohort do this at the same time; loading is timed one by one."""
+        self._method = find_method(method_id)
+        self._method.import_runtime(model)
+
+    def load(self, cell: Cell, model: ModelInfo, folder: str, inputs: Sequence[Arrays]) -> float:
+        """Load the artifact; return the seconds it took. `inputs` are the batches that turns will rotate through."""
+        self._cell = cell
+        self._inputs = [dict(arrays) for arrays in inputs]
+        started = time.perf_counter()
+        self._call = self._method.load(model, cell.workload, Path(folder))
+        self._load_s = time.perf_counter() - started
+        return self._load_s
+
+    def warm_up(self) -> WarmUp:
+        """Answer every input once, prove what ran, then call until the latency is steady or the cap is reached.
+
+        Raises ProofFailedError where the evidence contradicts the method.
+        """
+        latencies: list[int] = []
+        logits = [self._answer(arrays, latencies) for arrays in self._inputs]
+        proof = self._prove()
+        while not (warmup.is_steady(latencies) or warmup.is_capped(latencies)):
+            self._answer(self._inputs[len(latencies) % len(self._inputs)], latencies)
+        recent = sorted(latencies[len(latencies) // 2 :])
+        call_ns = float(recent[len(recent) // 2])
+        self._batch = timing.calls_per_sample(call_ns)
+        self._samples = timing.samples_per_turn(call_ns)
+        return WarmUp(
+            load_s=self._load_s,
+            first_call_ns=latencies[0],
+            calls=len(latencies),
+            steady=warmup.is_steady(latencies),
+            call_ns=call_ns,
+            logits=tuple(tuple(tuple(row) for row in one.tolist()) for one in logits),
+            proof=proof,
+        )
+
+    def turn(self) -> Turn:
+        """Take one turn: a discarded re-warm, then timed samples."""
+        return timing.time_turn(self._call, self._inputs, self._samples, self._batch)
+
+    def predict(self, encoded: Arrays) -> np.ndarray:
+        """Return the logits `[texts, labels]` of single texts, run at this cell's batch size."""
+        return predict(self._call, encoded, batch_size=self._cell.workload.batch_size)
+
+    def peak_rss_bytes(self) -> int | None:
+        """Peak resident memory of this process since it was executed, or None where the platform does not tell."""
+        return _peak_rss_bytes()
+
+    def _answer(self, arrays: Arrays, latencies: list[int]) -> np.ndarray:
+        started = time.perf_counter_ns()
+        outputs = self._call(arrays)
+        latencies.append(time.perf_counter_ns() - started)
+        return check_outputs(outputs)
+
+    def _prove(self) -> Mapping[str, Any]:
+        """Evidence about the process, true for every method, beside the method's own."""
+        threads = {int(task.name): _affinity(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+        strayed = sorted(tid for tid, cpus in threads.items() if not cpus <= self._cores)
+        imported = [name for name in RUNTIMES if name in sys.modules]
+        process = {
+            "pid": os.getpid(),
+            "affinity": sorted(os.sched_getaffinity(0)),
+            "os_threads": len(threads),
+            "python_threads": threading.active_count(),
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+            "imported_runtimes": imported,
+        }
+        if strayed:
+            raise ProofFailedError(f"{len(strayed)} threads may run outside cores {sorted(self._cores)}")
+        foreign = sorted(set(imported) - set(self._method.requires))
+        if foreign:
+            raise ProofFailedError(f"the cell imported {', '.join(foreign)}, which {self._method.id} does not need")
+        return {**process, "method": dict(self._call.proof())}
+
+
+def _affinity(thread: int) -> set[int]:
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:  # a thread may end while it is being listed
+        return set()
+
+
+def _peak_rss_bytes() -> int | None:
+    """VmHWM rather than ru_maxrss: the latter also counts what the process was before it executed this program."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) * 1024 if line else None

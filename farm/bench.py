@@ -1,0 +1,46 @@
+"""What is put on the bench before measuring: the model, its timed inputs and the texts it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from farm.events import Listener, StepReporter
+from farm.records import ModelInfo
+from farm.replica import Bench, Evaluation
+from farm.stopping import EFFORTS
+from farm.suite import Suite
+from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
+from tasks.inputs import build_inputs, encode_sentences
+from tasks.reviews import load_sentences, review_texts
+
+TIMED_INPUTS = 4
+"""Different batches that a cell rotates through: enough that no call repeats its predecessor's, few enough that
+answering each once before timing stays short at length 512."""
+
+
+def lay_out(suite: Suite, model: ModelInfo, listener: Listener) -> Bench:
+    """Tokenize everything that cells will be given. Raises RequestError where texts cannot be had."""
+    reporter = StepReporter(listener)
+    dataset = load_dataset(suite.accuracy.dataset, model.labels, reporter) if suite.accuracy else None
+    if dataset is None or dataset.name == DEMO_DATASET:
+        texts: Sequence[str] = review_texts(load_sentences(reporter))
+    else:
+        texts = dataset.texts
+    shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
+    inputs = {
+        shape: build_inputs(model, texts, length=shape[0], batch_size=shape[1], kind=suite.inputs, count=TIMED_INPUTS)
+        for shape in shapes
+    }
+    evaluation = _evaluation(suite, model, dataset) if dataset is not None else None
+    return Bench(suite, model, EFFORTS[suite.effort], inputs, evaluation, listener)
+
+
+def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evaluation:
+    """Labels count only for a model that has as many as the data: others are judged by agreement alone."""
+    encoded = encode_sentences(model, dataset.texts, min(suite.lengths))
+    labelled = len(model.labels) == len(set(dataset.labels))
+    labels = np.asarray(dataset.labels) if labelled else None
+    limit = suite.accuracy.max_drop_points if suite.accuracy else None
+    return Evaluation(encoded, dataset.sha256, labels, limit)

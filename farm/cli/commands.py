@@ -1,0 +1,315 @@
+"""The commands. Only this package prints, and only it decides exit codes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from farm import __version__
+from farm.cli.screen import error_console, make_screen
+from farm.errors import FarmError, RequestError, ResultsError
+
+DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: done; done, but some cells failed or are invalid; nothing was run; interrupted, results kept."""
+
+app = typer.Typer(
+    name="farm",
+    help="Which way of running a transformer encoder is fastest here, by how much, and at what price?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ResultsArgument = Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Results folder.")]
+SuiteArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SUITE]", help="A YAML file or a built-in suite; the founding experiment if left out."),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="demo, a local folder, or a hub id.")]
+MethodsOption = Annotated[str | None, typer.Option("--methods", help="Comma-separated; the baseline is added.")]
+LengthsOption = Annotated[str | None, typer.Option("--lengths", help="Comma-separated, in tokens.")]
+ThreadsOption = Annotated[str | None, typer.Option("--threads", help="Comma-separated numbers, or auto.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda or auto.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the suite, as in YAML.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A running Ray cluster; without it, a private one on this machine.")
+]
+
+
+class Effort(StrEnum):
+    """How much certainty to ask for."""
+
+    quick = "quick"
+    standard = "standard"
+    rigorous = "rigorous"
+
+
+EffortOption = Annotated[Effort | None, typer.Option("--effort", help="How much certainty to ask for.")]
+
+
+class TableFormat(StrEnum):
+    """How a speedup table is written."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+
+
+class QueryFormat(StrEnum):
+    """How a query's answer is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    markdown = "markdown"
+
+
+@app.command()
+def run(
+    suite: SuiteArgument = None,
+    model: ModelOption = None,
+    methods: MethodsOption = None,
+    lengths: LengthsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    effort: EffortOption = None,
+    settings: SetOption = None,
+    results: Annotated[Path, typer.Option("--results", help="Where results go.")] = Path("results"),
+    address: AddressOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore unfinished runs of the same request.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the table at the end.")] = False,
+) -> int:
+    """Measure a suite. The same command continues an unfinished run."""
+    from farm.driver import run_suite
+    from farm.results import Results
+
+    wanted = _suite(suite, model, methods, lengths, threads, device, effort, settings)
+    console = Console()
+    screen = make_screen(console, quiet)
+    command = shlex.join(["farm", *sys.argv[1:]])
+    try:
+        outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=screen)
+    finally:
+        screen.close()
+    _write(Results(outcome.root, outcome.run).table("text"))
+    console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
+    return SOME_FAILED if outcome.failed_cells else DONE
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument = None,
+    model: ModelOption = None,
+    methods: MethodsOption = None,
+    lengths: LengthsOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    effort: EffortOption = None,
+    settings: SetOption = None,
+    address: AddressOption = None,
+) -> int:
+    """Show what would be measured, where, and for how long. Runs nothing."""
+    from farm.preview import preview
+
+    shown = preview(_suite(suite, model, methods, lengths, threads, device, effort, settings), address)
+    console = Console()
+    console.print(shown.heading, highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for column in shown.columns:
+        table.add_column(column)
+    for row in shown.rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in shown.footer:
+        console.print(line, highlight=False, soft_wrap=True)
+    return DONE
+
+
+@app.command()
+def table(
+    results: ResultsArgument = Path("results"),
+    run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
+    format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.text,
+) -> int:
+    """Print the speedup table of a run."""
+    from farm.results import Results
+
+    found = Results(results, run)
+    _write(found.table(format.value))
+    for warning in found.warnings():
+        error_console().print(f"note: {warning}")
+    return DONE
+
+
+@app.command()
+def query(
+    sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
+    results: ResultsArgument = Path("results"),
+    format: Annotated[QueryFormat, typer.Option("--format", "-f")] = QueryFormat.table,
+    schema: Annotated[bool, typer.Option("--schema", help="List views and columns with their units.")] = False,
+) -> int:
+    """Ask the results in SQL (DuckDB). Reads only."""
+    import pandas as pd
+
+    from farm import query as queries
+    from farm.results import Results
+
+    if schema:
+        _print_frame(pd.DataFrame([vars_of(column) for column in queries.schema()]), format)
+        return DONE
+    if sql is None:
+        raise RequestError('give one SELECT, such as: farm query "SELECT * FROM speedups"')
+    _print_frame(Results(results).sql(sql), format)
+    return DONE
+
+
+@app.command()
+def methods() -> int:
+    """List the methods, and which of them this machine can run."""
+    from farm.errors import MethodUnsupportedError
+    from farm.machine import describe_machine
+    from tasks.method import ALIASES, find_method, known_methods
+
+    machine = describe_machine()
+    table = Table(box=None, pad_edge=False)
+    for column in ("method", "also", "devices", "here", "what it is"):
+        table.add_column(column)
+    for name in known_methods():
+        method = find_method(name)
+        aliases = sorted({alias for alias, ids in ALIASES.items() if name in ids.values()})
+        runnable = []
+        reasons = []
+        for device in method.devices:
+            try:
+                method.check_supported(machine, device)
+            except MethodUnsupportedError as error:
+                reasons.append(str(error))
+            else:
+                if device == "cpu" or machine.gpus:
+                    runnable.append(device)
+                else:
+                    reasons.append("no CUDA GPU here")
+        here = ", ".join(runnable) or "no"
+        about = method.about if runnable else f"{method.about} ({reasons[0]})"
+        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
+    Console().print(table)
+    return DONE
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Which way of running a transformer encoder is fastest here, by how much, and at what price?"""
+    if version:
+        _write(f"farm {__version__}")
+        raise typer.Exit(DONE)
+
+
+def run_app(arguments: list[str]) -> int:
+    """Run one command; return its exit code. Errors that are the user's to mend are one line, without a traceback."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except (RequestError, ResultsError) as error:
+        return _report(str(error), WRONG_REQUEST)
+    except FarmError as error:
+        return _report(str(error), SOME_FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _report("interrupted; everything published is kept. The same command continues the run", INTERRUPTED)
+    except Exception as error:
+        return _usage_error(error)
+    return int(code or DONE)
+
+
+def _usage_error(error: Exception) -> int:
+    """Mistakes on the command line are worded by the parser; anything else is a bug and keeps its traceback."""
+    show: Callable[[], None] | None = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    return WRONG_REQUEST
+
+
+def _report(message: str, code: int) -> int:
+    error_console().print(f"farm: {message}", markup=False)
+    return code
+
+
+def _suite(
+    source: str | None,
+    model: str | None,
+    methods: str | None,
+    lengths: str | None,
+    threads: str | None,
+    device: str | None,
+    effort: Effort | None,
+    settings: list[str] | None,
+) -> Any:
+    """The suite with the flags put in. `--set` comes last and wins."""
+    from farm.suite import load_suite
+
+    overrides: dict[str, Any] = {}
+    if model is not None:
+        overrides["model"] = model
+    if methods is not None:
+        overrides["methods"] = _words(methods)
+    if lengths is not None:
+        overrides["lengths"] = [_number(word, "--lengths") for word in _words(lengths)]
+    if threads is not None:
+        overrides["threads"] = [w if w == "auto" else _number(w, "--threads") for w in _words(threads)]
+    if device is not None:
+        overrides["devices"] = _words(device)
+    if effort is not None:
+        overrides["effort"] = effort.value
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise RequestError(f"--set {setting}: write it as key=value, such as --set budget_s=600")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RequestError(f"--set {setting}: the value is not valid YAML") from None
+    return load_suite(source, overrides)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _number(word: str, flag: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise RequestError(f"{flag}: '{word}' is not a whole number") from None
+
+
+def vars_of(column: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary, whether or not it has slots."""
+    from dataclasses import asdict
+
+    return asdict(column)
+
+
+def _print_frame(frame: Any, format: QueryFormat) -> None:
+    match format:
+        case QueryFormat.csv:
+            _write(frame.to_csv(index=False).rstrip("\n"))
+        case QueryFormat.json:
+            _write(frame.to_json(orient="records", indent=1, date_format="iso"))
+        case QueryFormat.markdown:
+            _write(frame.to_markdown(index=False))
+        case QueryFormat.table:
+            _write(frame.to_string(index=False) if len(frame) else "no rows")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,87 @@
+"""What a run tells whoever is watching: values, never text on a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from farm.records import Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """A run was started, or an unfinished one is continued (`done` of its replicas are there already)."""
+
+    run: str
+    continued: bool
+    done: int
+    total: int
+    cohorts: tuple[Cohort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of one stage (fetching, fine-tuning, preparing, ...): `done` of `total`, with a note."""
+
+    stage: str
+    done: float
+    total: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundDone:
+    """A round ended. `speedups` holds the running estimate by method name, without an interval's promise."""
+
+    cohort: Cohort
+    replica: int
+    rounds: int
+    speedups: Mapping[str, float]
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDone:
+    """A cohort replica was published; `speedups` are its cells over all replicas so far (SPEEDUP_SCHEMA)."""
+
+    cohort: Cohort
+    replica: int
+    replicas: int
+    speedups: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know; `remedy` says what to do about it."""
+
+    message: str
+    remedy: str = ""
+
+
+Event = RunBegan | Step | RoundDone | ReplicaDone | Notice
+
+
+class Listener(Protocol):
+    """Whoever is told what happens. Called between turns only, so drawing a screen disturbs no measurement."""
+
+    def on(self, event: Event) -> None:
+        """Take notice of one event."""
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def on(self, event: Event) -> None:
+        """Ignore the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReporter:
+    """Lets the tasks report progress without knowing events."""
+
+    listener: Listener
+
+    def step(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Pass progress on to the listener."""
+        self.listener.on(Step(stage, done, total, note))

@@ -1,0 +1,177 @@
+"""From suite and slots to cohorts of cells, with stable ids and seeds. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from farm.errors import MethodUnsupportedError, RequestError
+from farm.records import Cell, Cohort, Device, Machine, ModelInfo, Role, Slot, Workload
+from farm.suite import MethodChoice, Suite
+from tasks.method import find_method
+
+MEMORY_SHARE = 0.7
+"""Cells of a pack may fill 70 % of the free memory: the rest is for page cache, Ray and the kernel."""
+
+PROCESS_BYTES = 700_000_000
+COPIES_OF_WEIGHTS = 2.5
+"""What a cell is expected to need: a runtime with its libraries, and weights in the file's and the runtime's layout
+beside activations. Generous, as a pack that is too small costs minutes and one that is too large costs the run."""
+
+TWIN_SUFFIX = "~twin"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will measure: cohorts in the order that gives early answers, short ones first."""
+
+    suite: Suite
+    model: ModelInfo
+    cohorts: tuple[Cohort, ...]
+
+    @property
+    def unsupported(self) -> Mapping[str, str]:
+        """Methods that cannot run here, by name, with the reason."""
+        return {cell.name: cell.unsupported for c in self.cohorts for cell in c.cells if cell.unsupported}
+
+
+Support = Callable[[str, Machine, Device], None]
+
+
+def check_support(method_id: str, machine: Machine, device: Device) -> None:
+    """Raise MethodUnsupportedError where the method cannot run on this machine."""
+    find_method(method_id).check_supported(machine, device)
+
+
+def resolve_devices(suite: Suite, machines: Sequence[Machine]) -> tuple[Device, ...]:
+    """The devices the suite asks for, `auto` being all that the nodes have.
+
+    Raises RequestError where the suite names a device that no node has.
+    """
+    has_gpu = any(machine.gpus for machine in machines)
+    if "auto" in suite.devices:
+        return ("cpu", "cuda") if has_gpu else ("cpu",)
+    if "cuda" in suite.devices and not has_gpu:
+        raise RequestError(
+            "devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports (nvidia-smi). "
+            "Use --device cpu, or an --address whose cluster has one"
+        )
+    return tuple(device for device in suite.devices if device != "auto")
+
+
+def check_lengths(suite: Suite, model: ModelInfo) -> None:
+    """Raise RequestError for a length that the model has no positions for."""
+    too_long = [length for length in suite.lengths if length > model.max_length]
+    if too_long:
+        raise RequestError(
+            f"lengths: {too_long[0]} is over the {model.max_length} positions of model '{model.name}'. "
+            f"Use lengths up to {model.max_length}"
+        )
+
+
+def make_plan(
+    suite: Suite,
+    model: ModelInfo,
+    slots: Sequence[Slot],
+    machines: Mapping[str, Machine],
+    supported: Support = check_support,
+) -> Plan:
+    """Lay out the cohorts for the hardware class that holds most slots (`machines` is keyed by class).
+
+    Raises RequestError for a request that no slot fits: too long, too many threads, or a baseline that cannot run.
+    """
+    check_lengths(suite, model)
+    cohorts: list[Cohort] = []
+    shapes = product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads)
+    by_device = [(device, slot) for device in ("cpu", "cuda") if (slot := _slot_for(device, slots, suite.hardware))]
+    for length, batch_size, threads in shapes:
+        for device, slot in by_device:
+            workload = Workload(device, _threads(threads, slot), batch_size, length)
+            cells = _cells(suite, workload, machines[slot.hardware_class], supported)
+            for pack in _packs(cells, model, slot):
+                cohorts.append(_cohort(pack, slot, suite.inputs))
+    if not cohorts:
+        raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
+    return Plan(suite, model, tuple(cohorts))
+
+
+def round_order(cohort: Cohort, replica: int, number: int, living: Sequence[str]) -> tuple[str, ...]:
+    """The order of one round: seeded random in even rounds, its reverse in the odd round that follows.
+
+    A pair of rounds puts every cell at the same mean position, so a drift that is linear in time cancels.
+    """
+    ranked = sorted(living, key=lambda cell: _digest([cohort.seed, replica, number // 2, cell]))
+    return tuple(ranked if number % 2 == 0 else reversed(ranked))
+
+
+def _slot_for(device: Device, slots: Sequence[Slot], hardware: str) -> Slot | None:
+    """A slot of the wanted class; with `any`, of the class that has most slots for the device."""
+    fitting = [slot for slot in slots if (slot.gpu is not None) == (device == "cuda")]
+    if hardware not in ("any", "all"):
+        fitting = [slot for slot in fitting if slot.hardware_class == hardware]
+    classes = [slot.hardware_class for slot in fitting]
+    return max(fitting, key=lambda slot: (classes.count(slot.hardware_class), slot.slot), default=None)
+
+
+def _threads(asked: Any, slot: Slot) -> int:
+    threads = len(slot.cores) if asked == "auto" else int(asked)
+    if threads > len(slot.cores):
+        raise RequestError(
+            f"threads: {threads} is more than the {len(slot.cores)} cores that a slot has here. "
+            f"Use at most {len(slot.cores)}, or 'auto'"
+        )
+    return threads
+
+
+def _cells(suite: Suite, workload: Workload, machine: Machine, supported: Support) -> list[Cell]:
+    """Baseline, twin, then the other methods in the suite's order; unsupported ones carry their reason."""
+    baseline = _cell(suite.baseline_choice, "baseline", workload, machine, supported, suite.inputs)
+    if baseline.unsupported:
+        raise RequestError(f"baseline: {baseline.unsupported}. Name another one with --set baseline=NAME")
+    others = [choice for choice in suite.methods if choice.name != suite.baseline]
+    twin = replace(baseline, role="twin", name=suite.baseline + TWIN_SUFFIX, cell=_twin_id(baseline, suite.baseline))
+    candidates = [_cell(choice, "candidate", workload, machine, supported, suite.inputs) for choice in others]
+    return [baseline, twin, *candidates]
+
+
+def _cell(
+    choice: MethodChoice, role: Role, workload: Workload, machine: Machine, supported: Support, inputs: str
+) -> Cell:
+    method_id = choice.method_id(workload.device)
+    workload = replace(workload, options=dict(choice.options))
+    reason = None
+    try:
+        supported(method_id, machine, workload.device)
+    except MethodUnsupportedError as error:
+        reason = str(error)
+    shape = f"{workload.device}-t{workload.threads}-b{workload.batch_size}-l{workload.length}"
+    digest = _digest([method_id, dict(choice.options), inputs])[:6]
+    precision = find_method(method_id).precision
+    return Cell(f"{choice.name}-{shape}-{digest}", role, choice.name, method_id, precision, workload, reason)
+
+
+def _twin_id(baseline: Cell, name: str) -> str:
+    return f"{name}{TWIN_SUFFIX}{baseline.cell.removeprefix(name)}"
+
+
+def _packs(cells: list[Cell], model: ModelInfo, slot: Slot) -> list[list[Cell]]:
+    """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin."""
+    fits = max(3, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)))
+    pair, others = cells[:2], cells[2:]
+    size = fits - len(pair)
+    return [pair + others[start : start + size] for start in range(0, max(1, len(others)), size)]
+
+
+def _cohort(cells: Sequence[Cell], slot: Slot, inputs: str) -> Cohort:
+    digest = _digest([[cell.cell for cell in cells], inputs, slot.hardware_class])
+    shape = cells[0].workload
+    name = f"{shape.device}-t{shape.threads}-b{shape.batch_size}-l{shape.length}-{digest[:6]}"
+    return Cohort(name, slot.hardware_class, tuple(cells), seed=int(digest[:8], 16))
+
+
+def _digest(identity: Any) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""What a suite would measure: the matrix, the slots, the time. Runs nothing and trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm import slots
+from farm.events import Silent, StepReporter
+from farm.machine import describe_machine
+from farm.plan import Plan, make_plan, resolve_devices
+from farm.records import ModelInfo, Slot
+from farm.slots import Node, discover_nodes, slots_of
+from farm.stopping import EFFORTS
+from farm.suite import Suite
+from tasks.demo import demo_folder
+from tasks.models import resolve_model
+
+LOCAL_NODE = "this machine"
+
+DEMO_NOT_BUILT = ModelInfo(
+    name="demo",
+    sha256="not built yet",
+    folder="",
+    family="distilbert",
+    max_length=512,
+    input_names=("input_ids", "attention_mask"),
+    labels=("negative", "positive"),
+    weight_bytes=267_830_000,
+)
+"""What is known of the demo before its first use, so that a plan can be shown without training it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan as text: a heading, a table of cohorts and cells, and what else to know."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    footer: tuple[str, ...]
+
+
+def preview(suite: Suite, address: str | None) -> Preview:
+    """Plan the suite on this machine, or on the cluster at `address`. Raises RequestError as a run would."""
+    nodes = _nodes(address)
+    devices = resolve_devices(suite, [node.machine for node in nodes])
+    found = [slot for node in nodes for slot in slots_of(node, devices, suite.smt)]
+    plan = make_plan(suite, _model(suite), found, {node.machine.hardware_class: node.machine for node in nodes})
+    return Preview(
+        _heading(plan, found), ("cohort", "length", "batch", "device", "threads", "cells"), _rows(plan), _footer(plan)
+    )
+
+
+def _nodes(address: str | None) -> list[Node]:
+    """Without an address no Ray is started: this machine describes itself."""
+    if address is not None:
+        with slots.connected(address):
+            return discover_nodes()
+    machine = describe_machine()
+    return [Node(LOCAL_NODE, len(machine.usable_cpus), len(machine.gpus), machine)]
+
+
+def _model(suite: Suite) -> ModelInfo:
+    if suite.model == "demo" and not demo_folder().is_dir():
+        return DEMO_NOT_BUILT
+    return resolve_model(suite.model, StepReporter(Silent()))
+
+
+def _heading(plan: Plan, found: list[Slot]) -> str:
+    cells = sum(len(cohort.cells) for cohort in plan.cohorts)
+    where = ", ".join(
+        sorted({f"{slot.slot} ({len(slot.cores)} cores{', ' + slot.gpu if slot.gpu else ''})" for slot in found})
+    )
+    return f"{plan.suite.name}: {len(plan.cohorts)} cohorts, {cells} cells of model {plan.model.name}, on {where}"
+
+
+def _rows(plan: Plan) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            cohort.cohort,
+            str(cohort.workload.length),
+            str(cohort.workload.batch_size),
+            cohort.workload.device,
+            str(cohort.workload.threads),
+            ", ".join(f"({cell.name})" if cell.unsupported else cell.name for cell in cohort.cells),
+        )
+        for cohort in plan.cohorts
+    )
+
+
+def _footer(plan: Plan) -> tuple[str, ...]:
+    effort = EFFORTS[plan.suite.effort]
+    budget_s = plan.suite.budget_s or effort.budget_s
+    time = "as long as it needs" if budget_s is None else f"at most {budget_s / 60:.1f} minutes of measuring"
+    replicas = (
+        f"{effort.replicas}"
+        if effort.replicas == effort.most_replicas
+        else f"{effort.replicas} to {effort.most_replicas}"
+    )
+    lines = [
+        f"effort {plan.suite.effort}: {replicas} replicas of each cohort, {time}; preparing comes before and is cached"
+    ]
+    if plan.model is DEMO_NOT_BUILT:
+        lines.append("the demo model is not built yet: the first run makes it, within three minutes on two cores")
+    lines += [f"unsupported here: {name}: {reason}" for name, reason in plan.unsupported.items()]
+    return tuple(lines)

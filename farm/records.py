@@ -1,0 +1,264 @@
+"""The rows that flow through the farm, and their Arrow schemas. Imports nothing of the farm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+Role = Literal["baseline", "twin", "candidate"]
+Status = Literal["ok", "failed", "unsupported", "invalid"]
+Device = Literal["cpu", "cuda"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model in a local folder, identified by the hash of its files."""
+
+    name: str
+    sha256: str
+    folder: str
+    family: str
+    max_length: int
+    input_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node is made of. `instruction_sets` holds CPU flags as /proc/cpuinfo spells them."""
+
+    hostname: str
+    system: str
+    cpu_model: str
+    sockets: int
+    physical_cores: int
+    logical_cpus: int
+    usable_cpus: tuple[int, ...]
+    smt_siblings: tuple[tuple[int, ...], ...]
+    memory_bytes: int
+    instruction_sets: tuple[str, ...]
+    gpus: tuple[str, ...]
+    hardware_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What one cell is asked to run: shape, device, threads and the method's own options."""
+
+    device: Device
+    threads: int
+    batch_size: int
+    length: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method at one workload, inside one cohort."""
+
+    cell: str
+    role: Role
+    name: str
+    method: str
+    precision: str
+    workload: Workload
+    unsupported: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Cells that are compared with one another: all alive on one slot, one running at any moment."""
+
+    cohort: str
+    hardware_class: str
+    cells: tuple[Cell, ...]
+    seed: int
+
+    @property
+    def baseline(self) -> Cell:
+        """The cell every other one is compared with."""
+        return self.cells[0]
+
+    @property
+    def workload(self) -> Workload:
+        """The shape, device and threads that all cells of the cohort share."""
+        return self.cells[0].workload
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU."""
+
+    slot: str
+    node_id: str
+    hostname: str
+    hardware_class: str
+    cores: tuple[int, ...]
+    node_cpus: float
+    memory_bytes: int
+    gpu: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of one cell: consecutive timed calls after a discarded re-warm.
+
+    `latency_ns` holds one entry per sample; a sample is `calls_per_sample` calls, divided by their number.
+    """
+
+    latency_ns: tuple[int, ...]
+    calls_per_sample: int
+    wall_ns: int
+    cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """What a cell reports when it is ready to be timed. `logits` holds one `[batch, labels]` list per timed input."""
+
+    load_s: float
+    first_call_ns: int
+    calls: int
+    steady: bool
+    call_ns: float
+    logits: tuple[tuple[tuple[float, ...], ...], ...]
+    proof: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cell has no result: its status, one sentence, and the end of its own error output."""
+
+    status: Status
+    reason: str
+    tail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of a cohort: every living cell's turn, and the order they ran in."""
+
+    number: int
+    started_unix_ns: int
+    order: tuple[str, ...]
+    turns: Mapping[str, Turn]
+    wall_ns: int
+
+
+def _column(name: str, kind: pa.DataType, about: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": about})
+
+
+_IDENTITY = [
+    _column("run", pa.string(), "run id: UTC start time and four hex digits"),
+    _column("suite", pa.string(), "name of the suite"),
+    _column("cohort", pa.string(), "id of the cells compared with one another; stable between runs"),
+    _column("cell", pa.string(), "id of method x length x batch size x device x threads; stable between runs"),
+    _column("replica", pa.int32(), "number of the cohort's fresh set of processes, from 0"),
+    _column("attempt", pa.int32(), "number of the try at this replica, from 1"),
+    _column("role", pa.string(), "baseline, twin (a second process of the baseline) or candidate"),
+    _column("name", pa.string(), "the method's name in the suite"),
+    _column("method", pa.string(), "method id <runtime>-<precision>[-variant]"),
+    _column("options", pa.string(), "the method's options, JSON"),
+    _column("precision", pa.string(), "precision of the matrix products, as the method declares it"),
+    _column("model", pa.string(), "the model the suite named"),
+    _column("model_sha256", pa.string(), "hash of the model's files"),
+    _column("length", pa.int32(), "tokens per sequence, padding included"),
+    _column("batch_size", pa.int32(), "sequences per call"),
+    _column("device", pa.string(), "cpu or cuda"),
+    _column("threads", pa.int32(), "compute threads the runtime was given"),
+    _column("inputs", pa.string(), "full (text fills the length) or padded (one review padded to it)"),
+]
+
+_PLACE = [
+    _column("node_id", pa.string(), "Ray node id"),
+    _column("hostname", pa.string(), "host name of the node"),
+    _column("hardware_class", pa.string(), "nodes of the same class are alike: CPU, memory, GPU"),
+    _column("cores", pa.list_(pa.int32()), "logical CPUs of the slot"),
+    _column("gpu", pa.string(), "GPU model, or null"),
+    _column("pid", pa.int32(), "process id of the cell"),
+]
+
+_OUTCOME = [
+    _column("status", pa.string(), "ok, failed, unsupported or invalid"),
+    _column("reasons", pa.list_(pa.string()), "why the status is not ok, or what to know about the row"),
+    _column("gate", pa.string(), "pass or fail of the suite's accuracy limit; null where there is none"),
+    _column("error_tail", pa.string(), "end of the cell's own error output, where it failed"),
+]
+
+_SAMPLES = [
+    _column("round", pa.list_(pa.int32()), "round of each sample"),
+    _column("latency_ns", pa.list_(pa.int64()), "latency of each sample: token ids on the host to logits on the host"),
+    _column("calls_per_sample", pa.int32(), "calls averaged into one sample; 1 unless a call is shorter than 1 ms"),
+    _column("round_started_unix_ns", pa.list_(pa.int64()), "start of each round"),
+    _column("round_position", pa.list_(pa.int32()), "place of the cell in the order of each round, from 0"),
+    _column("round_turn_ns", pa.list_(pa.int64()), "wall time of the timed calls of each round"),
+    _column("round_cpu_ns", pa.list_(pa.int64()), "CPU time the cell used in its timed calls of each round"),
+]
+
+_COSTS = [
+    _column("prepare_s", pa.float64(), "seconds to make the artifact, when it was made"),
+    _column("prepare_cached", pa.bool_(), "true if the artifact came from the cache in this run"),
+    _column("artifact_key", pa.string(), "hash of everything the artifact depends on"),
+    _column("artifact_bytes", pa.int64(), "size of the artifact's files"),
+    _column("load_s", pa.float64(), "seconds from artifact to callable, imports excluded"),
+    _column("first_call_ns", pa.int64(), "latency of the first call after loading"),
+    _column("warmup_calls", pa.int32(), "calls until the latency was steady"),
+    _column("steady", pa.bool_(), "false if warm-up reached its cap before the latency settled"),
+    _column("peak_rss_bytes", pa.int64(), "peak resident memory of the cell's process"),
+]
+
+_QUALITY = [
+    _column("max_abs_logit_diff", pa.float64(), "largest difference from the baseline's logits on the timed inputs"),
+    _column("agreement", pa.float64(), "share of evaluated texts on which it predicts what the baseline predicts"),
+    _column("agreement_n", pa.int32(), "texts behind agreement"),
+    _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
+    _column("accuracy_n", pa.int32(), "texts behind accuracy"),
+]
+
+_EVIDENCE = [
+    _column("proof", pa.string(), "evidence of what ran, JSON"),
+    _column("environment", pa.string(), "library versions, machine and settings, JSON"),
+    _column("schema_version", pa.int32(), "version of this schema"),
+]
+
+MEASUREMENT_SCHEMA = pa.schema([*_IDENTITY, *_PLACE, *_OUTCOME, *_SAMPLES, *_COSTS, *_QUALITY, *_EVIDENCE])
+"""One row per cell of one cohort replica, raw samples inside: the truth on disk."""
+
+SPEEDUP_SCHEMA = pa.schema(
+    [
+        *[MEASUREMENT_SCHEMA.field(name) for name in ("run", "suite", "hardware_class", "cohort", "cell", "role")],
+        *[MEASUREMENT_SCHEMA.field(name) for name in ("name", "method", "precision", "model", "model_sha256")],
+        *[MEASUREMENT_SCHEMA.field(name) for name in ("length", "batch_size", "device", "threads", "inputs")],
+        *[MEASUREMENT_SCHEMA.field(name) for name in ("status", "reasons", "gate")],
+        _column("baseline", pa.string(), "name of the method the speedup is over"),
+        _column("replicas", pa.int32(), "replicas behind the row"),
+        _column("rounds", pa.int32(), "rounds behind the row, over all replicas"),
+        _column("samples", pa.int32(), "timed samples behind the row"),
+        _column("latency_p50_ns", pa.float64(), "median latency over all samples"),
+        _column("baseline_p50_ns", pa.float64(), "median latency of the baseline over all its samples"),
+        _column("speedup", pa.float64(), "baseline latency / latency: geometric mean of the paired per-round ratios"),
+        _column("speedup_low", pa.float64(), "lower end of the 95 % interval"),
+        _column("speedup_high", pa.float64(), "upper end of the 95 % interval"),
+        _column("interval", pa.string(), "how the interval was made: replicas, two-stage, one-replica or one-round"),
+        _column("log_ratios", pa.list_(pa.list_(pa.float64())), "log(baseline / method) of each round, per replica"),
+        _column("verdict", pa.string(), "faster, slower, same or unclear; null for the baseline and for rows not ok"),
+        _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
+        _column("accuracy_n", pa.int32(), "texts behind accuracy"),
+        _column("accuracy_drop_points", pa.float64(), "baseline's accuracy less this row's, in percentage points"),
+        _column("agreement", pa.float64(), "share of evaluated texts on which it predicts what the baseline predicts"),
+        _column("max_abs_logit_diff", pa.float64(), "largest logit difference from the baseline over replicas"),
+        _column("artifact_bytes", pa.int64(), "size of the artifact's files"),
+        _column("prepare_s", pa.float64(), "seconds to make the artifact"),
+        _column("load_s", pa.float64(), "median seconds to load it"),
+        _column("first_call_ns", pa.float64(), "median latency of the first call"),
+        _column("peak_rss_bytes", pa.int64(), "largest peak resident memory over replicas"),
+    ]
+)
+"""One row per cell of one run, derived from its measurements."""

@@ -1,0 +1,183 @@
+"""A SpeedupTable as terminal text, Markdown, HTML or CSV."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+import pyarrow as pa
+from rich.box import Box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from tabulate import tabulate
+
+from farm.ratios import Ratio
+from farm.tables import Block, Entry, MethodRow, SpeedupTable
+
+TEXT_WIDTH = 100
+_NAME_WIDTH = 21
+_LENGTH_WIDTH = 19
+
+# Plain hyphens: the same table in a terminal, a log and a mail.
+_RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red", "unsupported": "yellow"}
+_SUMMARY = ("method", "geometric mean", "founding average", "accuracy %", "size MB", "verdict")
+
+
+def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH) -> Group:
+    """For `console.print`: coloured where the console is. Lengths that do not fit `width` go on below."""
+    parts: list[RenderableType] = [Text(table.title, style="bold")]
+    for block in table.blocks:
+        parts += ["", *([Text(block.title, style="bold")] if block.title else []), Text(_reading(block))]
+        per_table = max(1, (width - _NAME_WIDTH) // _LENGTH_WIDTH)
+        for start in range(0, len(block.lengths), per_table):
+            parts += ["", _lengths_table(block, range(start, min(start + per_table, len(block.lengths))))]
+        parts += ["", _summary_table(block), "", *map(Text, _lines(block))]
+    return Group(*parts, "", *map(Text, table.footer))
+
+
+def to_text(table: SpeedupTable, width: int = TEXT_WIDTH) -> str:
+    """Plain text without colours, at most `width` columns."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(to_rich(table, width))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def to_markdown(table: SpeedupTable) -> str:
+    """GitHub's Markdown: one table per block, the two lines of an entry in one cell."""
+    parts = [f"**{table.title}**"]
+    for block in table.blocks:
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in _grid(block, "<br>")]
+        parts.append(_heading(block))
+        parts.append(tabulate(cells[1:], cells[0], tablefmt="github", disable_numparse=True))
+        parts.append("\n".join(f"- {line}" for line in _lines(block)))
+    parts.append("\n".join(f"- {line}" for line in table.footer))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_html(table: SpeedupTable) -> str:
+    """For a notebook or a page: no styles or scripts of its own."""
+    parts = [f"<p><b>{html.escape(table.title)}</b></p>"]
+    for block in table.blocks:
+        grid = [[html.escape(cell).replace("\n", "<br>") for cell in row] for row in _grid(block, "\n")]
+        frame = pd.DataFrame(grid[1:], columns=pd.Index(grid[0]))
+        parts.append(f"<p>{html.escape(_heading(block))}</p>")
+        parts.append(frame.to_html(index=False, escape=False, border=0))
+        parts.append(f"<p>{'<br>'.join(map(html.escape, _lines(block)))}</p>")
+    parts.append(f"<p>{'<br>'.join(map(html.escape, table.footer))}</p>")
+    return "\n".join(parts)
+
+
+def to_csv(speedups: pa.Table) -> str:
+    """One line per cell, all columns of SPEEDUP_SCHEMA but the rounds' log ratios; reasons joined by `; `."""
+    frame = speedups.drop_columns(["log_ratios"]).to_pandas()
+    frame["reasons"] = frame["reasons"].map(lambda reasons: "; ".join(reasons) if reasons is not None else "")
+    return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """A speedup as `1.23x [1.20, 1.26]`; an end gets more digits where rounding to 1.00 would belie the verdict."""
+    if ratio.low is None or ratio.high is None:
+        return f"{_digits(ratio.speedup)}x"
+    return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
+
+
+def milliseconds_text(latency_ms: float) -> str:
+    """Three significant digits: 1234, 506, 89.1, 8.92, 0.892."""
+    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if latency_ms >= limit), 3)
+    return f"{latency_ms:.{decimals}f} ms"
+
+
+def _reading(block: Block) -> str:
+    return f"Median latency, and speedup over {block.baseline} [95 % interval]"
+
+
+def _heading(block: Block) -> str:
+    return ". ".join(part for part in (block.title, _reading(block)) if part)
+
+
+def _lines(block: Block) -> list[str]:
+    return [*(f"[{number}] {note}" for number, note in enumerate(block.notes, 1)), *block.footer]
+
+
+def _lengths_table(block: Block, columns: range) -> Table:
+    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("tokens", no_wrap=False, overflow="fold", max_width=_NAME_WIDTH)
+    for column in columns:
+        table.add_column(str(block.lengths[column]), overflow="fold", min_width=_LENGTH_WIDTH - 2)
+    for row in block.rows:
+        table.add_row(Text(row.name), *(_entry_text(row, row.entries[column]) for column in columns))
+    return table
+
+
+def _entry_text(row: MethodRow, entry: Entry) -> Text:
+    verdict = entry.ratio.verdict if entry.ratio else None
+    style = _STYLES.get(entry.word or verdict or "", "")
+    first, *rest = _entry_lines(row, entry)
+    text = Text(first, style=style if entry.word else "")
+    for line in rest:
+        text.append("\n").append(line, style=style)
+    return text
+
+
+def _entry_lines(row: MethodRow, entry: Entry) -> Iterator[str]:
+    mark = f" [{entry.note}]" if entry.note else ""
+    if entry.word or entry.latency_ms is None:
+        yield f"{entry.word or 'no data'}{mark}"
+        return
+    yield f"{milliseconds_text(entry.latency_ms)}{mark}"
+    if entry.ratio is not None and not row.is_baseline:
+        yield ratio_text(entry.ratio)
+
+
+def _summary_table(block: Block) -> Table:
+    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in _SUMMARY:
+        table.add_column(heading, overflow="fold", justify="right" if heading in _SUMMARY[2:5] else "left")
+    for row in block.rows:
+        cells = [Text(cell) for cell in _summary_cells(row)]
+        cells[-1].stylize(_STYLES.get(row.mean.verdict or "" if row.mean else "", ""))
+        table.add_row(*cells)
+    return table
+
+
+def _summary_cells(row: MethodRow) -> list[str]:
+    drop = row.accuracy_drop_points
+    accuracy = "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}"
+    if row.accuracy is not None and drop and not row.is_baseline:
+        accuracy += f" ({-drop:+.2f})"
+    return [
+        row.name,
+        "-" if row.mean is None else ratio_text(row.mean),
+        "-" if row.founding_average is None else f"{row.founding_average:+.1f} %" if not row.is_baseline else "0.0 %",
+        accuracy,
+        "-" if row.artifact_bytes is None else f"{row.artifact_bytes / 1e6:.0f}",
+        row.verdict,
+    ]
+
+
+def _grid(block: Block, newline: str) -> list[list[str]]:
+    """Head and rows of the whole block as strings, for formats without a width."""
+    head = ["method", *(f"{length} tokens" for length in block.lengths), *_SUMMARY[1:]]
+    rows = [
+        [row.name, *(newline.join(_entry_lines(row, entry)) for entry in row.entries), *_summary_cells(row)[1:]]
+        for row in block.rows
+    ]
+    return [head, *rows]
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
+
+
+def _end(value: float) -> str:
+    shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
+    return next((text for text in shown if float(text) != 1), "1.00")
+
+
+FORMATS: dict[str, Callable[[SpeedupTable], str]] = {"text": to_text, "markdown": to_markdown, "html": to_html}
+"""Formats of the whole table; CSV is made of the speedup rows (`to_csv`)."""

@@ -1,0 +1,191 @@
+"""One replica of one cohort, from preparing its artifacts to its last round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from farm import quality, stats
+from farm.events import Listener, RoundDone, Step
+from farm.plan import round_order
+from farm.records import Cell, Failure, ModelInfo
+from farm.rows import ReplicaLog, logits_of
+from farm.stopping import Effort, another_round
+from farm.suite import Suite
+from tasks.method import Arrays, find_method
+
+
+class BaselineLostError(Exception):
+    """The baseline's cell failed: nothing can be compared, the replica must start over."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Texts that methods are judged on: token arrays `[n, shortest length]` and, where the labels fit, labels `[n]`."""
+
+    encoded: Arrays
+    sha256: str
+    labels: np.ndarray | None
+    max_drop_points: float | None
+
+
+@dataclass
+class Bench:
+    """What all replicas of a run work with. `excluded_s` counts preparing, which no budget includes."""
+
+    suite: Suite
+    model: ModelInfo
+    effort: Effort
+    inputs: Mapping[tuple[int, int], Sequence[Arrays]]
+    evaluation: Evaluation | None
+    listener: Listener
+    started: float = field(default_factory=time.monotonic)
+    excluded_s: float = 0.0
+
+    @property
+    def budget_s(self) -> float | None:
+        """Seconds that measuring may take, or None for as long as it needs."""
+        return self.suite.budget_s or self.effort.budget_s
+
+    def left_s(self) -> float | None:
+        """Seconds left of the budget, or None without one."""
+        return None if self.budget_s is None else self.budget_s - (time.monotonic() - self.started - self.excluded_s)
+
+
+async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
+    """Make and judge the artifacts. `cohort` is a handle of the CohortProcess on the slot.
+
+    Raises BaselineLostError where the replica must start over.
+    """
+    started = time.monotonic()
+    await _prepare(log, cohort, bench)
+    await _evaluate(log, cohort, bench)
+    bench.excluded_s += time.monotonic() - started
+
+
+async def measure_replica(log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | None) -> None:
+    """Load and measure what was prepared, within `share_s` seconds (None: as the effort says); fills `log`.
+
+    Raises BaselineLostError where the replica must start over.
+    """
+    started = time.monotonic()
+    await _load(log, cohort, bench)
+    left_s = None if share_s is None else share_s - (time.monotonic() - started)
+    await _measure(log, cohort, bench, left_s)
+    log.peak_rss_bytes = await cohort.finish.remote()
+
+
+async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
+    """Make or find every cell's artifact. The twin shares the baseline's."""
+    cells = [cell for cell in log.cohort.cells if cell.role != "twin"]
+    for number, cell in enumerate(cells):
+        if cell.unsupported:
+            _fail(log, cell, Failure("unsupported", cell.unsupported))
+            continue
+        bench.listener.on(Step("prepare", number, len(cells), _at(cell)))
+        made = await cohort.prepare.remote(cell, bench.model)
+        if isinstance(made, Failure):
+            _fail(log, cell, made)
+        else:
+            log.artifacts[cell.cell] = made
+    bench.listener.on(Step("prepare", len(cells), len(cells)))
+    log.artifacts[log.cohort.cells[1].cell] = log.artifacts[log.cohort.baseline.cell]
+
+
+async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
+    """Judge every artifact's predictions on the evaluation set, at the suite's shortest length."""
+    evaluation = bench.evaluation
+    if evaluation is None:
+        return
+    shortest = min(bench.suite.lengths)
+    cells = [cell for cell in log.cohort.cells if cell.role != "twin" and cell.cell in log.artifacts]
+    reference: np.ndarray | None = None
+    for number, cell in enumerate(cells):
+        bench.listener.on(Step("evaluate", number, len(cells), cell.name))
+        at_shortest = replace(cell, workload=replace(cell.workload, length=shortest))
+        logits = await cohort.evaluate.remote(at_shortest, bench.model, evaluation.encoded, evaluation.sha256)
+        if isinstance(logits, Failure):
+            _fail(log, cell, logits)
+            continue
+        reference = logits if reference is None else reference
+        exact = find_method(cell.method).exact
+        judged = quality.judge(reference, logits, evaluation.labels, exact, evaluation.max_drop_points)
+        log.quality[cell.cell] = judged
+        if judged.fault:
+            _fail(log, cell, Failure("invalid", judged.fault))
+    bench.listener.on(Step("evaluate", len(cells), len(cells)))
+    log.quality[log.cohort.cells[1].cell] = log.quality[log.cohort.baseline.cell]
+
+
+async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
+    """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
+    cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
+    bench.listener.on(Step("load", 0, len(cells), "starting processes"))
+    for name, failure in (await cohort.boot.remote(cells, bench.model)).items():
+        _fail(log, _cell(log, name), failure)
+    shape = log.cohort.workload
+    inputs = bench.inputs[shape.length, shape.batch_size]
+    for number, cell in enumerate(cells):
+        if cell.cell in log.failures:
+            continue
+        bench.listener.on(Step("load", number, len(cells), _at(cell)))
+        ready = await cohort.load.remote(cell, bench.model, log.artifacts[cell.cell], inputs)
+        if isinstance(ready, Failure):
+            _fail(log, cell, ready)
+            continue
+        log.ready[cell.cell] = ready
+        baseline = log.ready[log.cohort.baseline.cell]
+        fault = quality.parity_fault(logits_of(baseline), logits_of(ready), find_method(cell.method).exact)
+        if fault:
+            _fail(log, cell, Failure("invalid", fault))
+    bench.listener.on(Step("load", len(cells), len(cells)))
+
+
+async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | None) -> None:
+    """Run rounds until the effort or the budget says enough."""
+    started = time.monotonic()
+    rounds_s: list[float] = []
+    while another_round(bench.effort, rounds_s, time.monotonic() - started, share_s):
+        living = [cell.cell for cell in log.living()]
+        order = round_order(log.cohort, log.replica, len(rounds_s), living)
+        done, failures = await cohort.round.remote(len(rounds_s), order)
+        log.rounds.append(done)
+        rounds_s.append(done.wall_ns / 1e9)
+        for name, failure in failures.items():
+            _fail(log, _cell(log, name), failure)
+        left_s = None if share_s is None else share_s - (time.monotonic() - started)
+        bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
+
+
+def running_speedups(log: ReplicaLog) -> dict[str, float]:
+    """The estimate so far by method name: geometric mean over rounds of the paired ratios."""
+
+    def turns(cell: Cell) -> dict[int, tuple[int, ...]]:
+        return {each.number: each.turns[cell.cell].latency_ns for each in log.rounds if cell.cell in each.turns}
+
+    baseline = turns(log.cohort.baseline)
+    ratios = {cell.name: stats.paired_log_ratios(baseline, turns(cell)) for cell in log.living()[1:]}
+    return {name: float(np.exp(values.mean())) for name, values in ratios.items() if len(values)}
+
+
+def _fail(log: ReplicaLog, cell: Cell, failure: Failure) -> None:
+    """Take the cell out; without the baseline there is nothing to go on for."""
+    if cell.role == "baseline":
+        raise BaselineLostError(failure)
+    log.failures[cell.cell] = failure
+
+
+def _cell(log: ReplicaLog, name: str) -> Cell:
+    return next(cell for cell in log.cohort.cells if cell.cell == name)
+
+
+def _at(cell: Cell) -> str:
+    return f"{cell.name} at length {cell.workload.length}"

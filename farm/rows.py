@@ -1,0 +1,159 @@
+"""From what a cohort reported to the rows that are published. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from farm.quality import Quality, largest_difference
+from farm.records import SCHEMA_VERSION, Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
+from tasks.artifacts import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What all rows of a run share."""
+
+    run: str
+    suite: str
+    inputs: str
+    model: ModelInfo
+    environment: Mapping[str, Any]
+
+
+@dataclass
+class ReplicaLog:
+    """Everything that is known of one cohort replica, filled in as it is measured."""
+
+    cohort: Cohort
+    replica: int
+    attempt: int
+    slot: Slot
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    quality: dict[str, Quality] = field(default_factory=dict)
+    ready: dict[str, WarmUp] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    peak_rss_bytes: dict[str, int | None] = field(default_factory=dict)
+
+    def living(self) -> list[Cell]:
+        """Cells that are loaded and have not failed."""
+        return [cell for cell in self.cohort.cells if cell.cell in self.ready and cell.cell not in self.failures]
+
+
+def logits_of(ready: WarmUp) -> np.ndarray:
+    """Logits on all timed inputs, `[inputs x batch, labels]`."""
+    return np.concatenate([np.asarray(one) for one in ready.logits])
+
+
+def build_rows(log: ReplicaLog, identity: RunIdentity) -> list[dict[str, Any]]:
+    """One row per cell of the cohort, in its order, following MEASUREMENT_SCHEMA."""
+    return [
+        _identity(cell, log, identity)
+        | _place(cell, log)
+        | _outcome(cell, log)
+        | _samples(cell, log.rounds)
+        | _costs(cell, log)
+        | _quality(cell, log)
+        for cell in log.cohort.cells
+    ]
+
+
+def _identity(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, Any]:
+    shape = cell.workload
+    return {
+        "run": identity.run,
+        "suite": identity.suite,
+        "cohort": log.cohort.cohort,
+        "cell": cell.cell,
+        "replica": log.replica,
+        "attempt": log.attempt,
+        "role": cell.role,
+        "name": cell.name,
+        "method": cell.method,
+        "options": json.dumps(dict(shape.options), sort_keys=True),
+        "precision": cell.precision,
+        "model": identity.model.name,
+        "model_sha256": identity.model.sha256,
+        "length": shape.length,
+        "batch_size": shape.batch_size,
+        "device": shape.device,
+        "threads": shape.threads,
+        "inputs": identity.inputs,
+        "environment": json.dumps(identity.environment, sort_keys=True),
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _place(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+    ready = log.ready.get(cell.cell)
+    return {
+        "node_id": log.slot.node_id,
+        "hostname": log.slot.hostname,
+        "hardware_class": log.slot.hardware_class,
+        "cores": list(log.slot.cores),
+        "gpu": log.slot.gpu,
+        "pid": ready.proof["pid"] if ready else None,
+        "proof": json.dumps(ready.proof, sort_keys=True, default=str) if ready else None,
+    }
+
+
+def _outcome(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+    failure = log.failures.get(cell.cell)
+    quality = log.quality.get(cell.cell)
+    reasons = [failure.reason] if failure else []
+    ready = log.ready.get(cell.cell)
+    if ready and not ready.steady and not failure:
+        reasons.append("not steady when timing began")
+    return {
+        "status": failure.status if failure else "ok",
+        "reasons": reasons,
+        "gate": quality.gate if quality else None,
+        "error_tail": failure.tail or None if failure else None,
+    }
+
+
+def _samples(cell: Cell, rounds: Sequence[Round]) -> dict[str, Any]:
+    mine = [entry for entry in rounds if cell.cell in entry.turns]
+    turns = [entry.turns[cell.cell] for entry in mine]
+    return {
+        "round": [entry.number for entry, turn in zip(mine, turns, strict=True) for _ in turn.latency_ns],
+        "latency_ns": [latency for turn in turns for latency in turn.latency_ns],
+        "calls_per_sample": turns[0].calls_per_sample if turns else None,
+        "round_started_unix_ns": [entry.started_unix_ns for entry in mine],
+        "round_position": [entry.order.index(cell.cell) for entry in mine],
+        "round_cpu_ns": [turn.cpu_ns for turn in turns],
+        "round_turn_ns": [turn.wall_ns for turn in turns],
+    }
+
+
+def _costs(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+    artifact, ready = log.artifacts.get(cell.cell), log.ready.get(cell.cell)
+    return {
+        "prepare_s": artifact.prepare_s if artifact else None,
+        "prepare_cached": artifact.cached if artifact else None,
+        "artifact_key": artifact.key if artifact else None,
+        "artifact_bytes": artifact.size_bytes if artifact else None,
+        "load_s": ready.load_s if ready else None,
+        "first_call_ns": ready.first_call_ns if ready else None,
+        "warmup_calls": ready.calls if ready else None,
+        "steady": ready.steady if ready else None,
+        "peak_rss_bytes": log.peak_rss_bytes.get(cell.cell),
+    }
+
+
+def _quality(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+    quality, ready = log.quality.get(cell.cell), log.ready.get(cell.cell)
+    baseline = log.ready.get(log.cohort.baseline.cell)
+    difference = largest_difference(logits_of(baseline), logits_of(ready)) if ready and baseline else None
+    return {
+        "max_abs_logit_diff": difference,
+        "agreement": quality.agreement if quality else None,
+        "agreement_n": quality.agreement_n if quality else None,
+        "accuracy": quality.accuracy if quality else None,
+        "accuracy_n": quality.accuracy_n if quality else None,
+    }

@@ -1,0 +1,61 @@
+"""Beginning a run, or continuing the unfinished one that asked for the same."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from farm import __version__
+from farm.events import Listener, Notice
+from farm.plan import Plan
+from farm.store import RunRecord, Store
+from farm.suite import request_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that can be measured: its record, and whether it was begun earlier."""
+
+    record: RunRecord
+    continued: bool
+
+
+def open_run(store: Store, plan: Plan, environment: Mapping[str, Any], command: str, fresh: bool) -> OpenRun:
+    """Continue the newest unfinished run with the same suite, model, hardware and libraries, or begin a new one.
+
+    `fresh` begins a new one in any case. Raises ResultsError where the record cannot be written.
+    """
+    classes = sorted({cohort.hardware_class for cohort in plan.cohorts})
+    identity = request_sha256(plan.suite, plan.model.sha256, classes, environment["libraries"])
+    if not fresh:
+        for record in store.runs():
+            if record.request_sha256 == identity and record.finished_unix_ns is None:
+                return OpenRun(record, continued=True)
+    record = RunRecord(
+        run=new_run_id(),
+        created_unix_ns=time.time_ns(),
+        request_sha256=identity,
+        suite=plan.suite.resolved(),
+        model=asdict(plan.model),
+        environment=dict(environment),
+        farm_version=__version__,
+        command=command,
+    )
+    store.write_run(record)
+    return OpenRun(record, continued=False)
+
+
+def new_run_id() -> str:
+    """UTC start time and four hexadecimal digits, so that names sort by time and two in one second differ."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def set_damaged_aside(store: Store, run: str, listener: Listener) -> None:
+    """Move damaged parts out of the way, so that their replicas are measured again, and say so."""
+    for damaged in store.damaged(run):
+        moved = store.set_aside(damaged.path)
+        listener.on(Notice(f"{damaged.path.name} is damaged ({damaged.why})", f"kept as {moved.name}; measured again"))

@@ -1,0 +1,155 @@
+"""Nodes become slots: what a cohort has to itself, and how it is reserved through Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from farm.errors import RequestError
+from farm.machine import describe_machine
+from farm.records import Device, Machine, Slot
+
+HOUSEKEEPING_FROM_CORES = 8
+"""From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
+of the machine that is to be measured."""
+
+OBJECT_STORE_BYTES = 200_000_000
+"""For a private cluster: only token arrays and logits pass through it, and shared memory is memory."""
+
+RESERVE_S = 60
+"""How long a reservation may take before the user is told who might hold the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An alive Ray node and what it is made of."""
+
+    node_id: str
+    cpus: float
+    gpus: float
+    machine: Machine
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to the cluster at `address`, or start a private one on this machine that ends with this block.
+
+    Raises RequestError where no cluster answers.
+    """
+    # Read by Ray at start: what it would print or report about itself does not belong on a benchmark's screen.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = address or "local"
+        raise RequestError(f"--address {where}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def discover_nodes() -> list[Node]:
+    """Ask every alive node of the cluster what it is made of."""
+    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    asked = [
+        ray.remote(describe_machine)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote()
+        for node in alive
+    ]
+    machines = ray.get(asked)
+    return [
+        Node(node["NodeID"], node["Resources"]["CPU"], node["Resources"].get("GPU", 0), machine)
+        for node, machine in zip(alive, machines, strict=True)
+    ]
+
+
+def choose_cores(machine: Machine, smt: Literal["idle", "use"]) -> tuple[int, ...]:
+    """The logical CPUs that measured work may use: one per physical core unless SMT siblings are wanted.
+
+    From 8 physical cores on the first one keeps house, with all its siblings.
+    """
+    groups = list(machine.smt_siblings)
+    if len(groups) >= HOUSEKEEPING_FROM_CORES:
+        groups = groups[1:]
+    return tuple(sorted(cpu for group in groups for cpu in (group if smt == "use" else group[:1])))
+
+
+def slots_of(node: Node, devices: Sequence[Device], smt: Literal["idle", "use"]) -> list[Slot]:
+    """The slots a node offers for these devices: all its cores once, and each of its GPUs."""
+    machine = node.machine
+    cores = choose_cores(machine, smt)
+    slots = []
+    for device in devices:
+        gpus: Sequence[str | None] = machine.gpus[: int(node.gpus)] if device == "cuda" else (None,)
+        for number, gpu in enumerate(gpus):
+            slots.append(
+                Slot(
+                    slot=f"{machine.hostname}-{device}{number}",
+                    node_id=node.node_id,
+                    hostname=machine.hostname,
+                    hardware_class=machine.hardware_class,
+                    cores=cores,
+                    node_cpus=node.cpus,
+                    memory_bytes=machine.memory_bytes,
+                    gpu=gpu,
+                )
+            )
+    return slots
+
+
+@asynccontextmanager
+async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
+    """Hold the slot's node through a placement group, so that nobody else's Ray work runs there.
+
+    The group is bound to the node by its id: otherwise Ray would move it elsewhere when the node dies.
+    Raises RequestError if the node is not free within a minute.
+    """
+    bundle = {"CPU": slot.node_cpus} | ({"GPU": 1} if slot.gpu else {})
+    group = placement_group([bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": slot.node_id}])
+    try:
+        try:
+            await asyncio.wait_for(_as_future(group.ready()), RESERVE_S)
+        except TimeoutError:
+            raise RequestError(
+                f"node {slot.hostname} was not free within {RESERVE_S} s: other Ray work holds its CPUs. "
+                "Wait for it to end, or name another cluster with --address"
+            ) from None
+        yield group
+    finally:
+        remove_placement_group(group)
+
+
+def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
+    """Options of an actor that lives in a reserved slot and costs no CPU of it.
+
+    Its children are captured too: otherwise they would land anywhere in the cluster. A second call is served while
+    one runs, so that a round can be cut short.
+    """
+    strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+    return {
+        "num_cpus": 0,
+        "num_gpus": 1 if slot.gpu else 0,
+        "scheduling_strategy": strategy,
+        "max_restarts": 0,
+        "max_concurrency": 2,
+    }
+
+
+async def _as_future(reference: Any) -> Any:
+    return await reference

@@ -1,0 +1,223 @@
+"""The suite: a YAML file that says what to measure. Its schema, loading and validation."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from farm.errors import RequestError
+from farm.records import Device
+from tasks.method import explain_unknown, find_method, is_known, resolve_alias
+
+FOUNDING = "founding"
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are mistakes, and a loaded suite does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodChoice(Strict):
+    """One row of the suite: a method, the name it goes by in tables, and its options."""
+
+    method: str
+    name: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named(self) -> MethodChoice:
+        if not is_known(self.method):
+            raise ValueError(explain_unknown(self.method))
+        if not self.name:
+            object.__setattr__(self, "name", self.method)
+        return self
+
+    def method_id(self, device: Device) -> str:
+        """The id of the method this row means on `device`."""
+        return resolve_alias(self.method, device)
+
+
+class Accuracy(Strict):
+    """The labelled texts that methods are held to, and how many percentage points they may lose on them."""
+
+    dataset: str = "demo"
+    max_drop_points: Annotated[float, Field(ge=0)] | None = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that one step of one cell may take. `call_s` None: 20 times the baseline's call, at least 10 s."""
+
+    load_s: PositiveFloat = 120.0
+    call_s: PositiveFloat | None = None
+    prepare_s: PositiveFloat = 1800.0
+
+
+class Suite(Strict):
+    """What to measure. Every key has a default but `methods`."""
+
+    name: str = "unnamed"
+    model: str = "demo"
+    baseline: str = ""
+    methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1)]
+    lengths: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(min_length=1)] = (64, 128, 256, 512)
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
+    devices: Annotated[tuple[Literal["auto", "cpu", "cuda"], ...], Field(min_length=1)] = ("auto",)
+    threads: Annotated[tuple[Literal["auto"] | PositiveInt, ...], Field(min_length=1)] = ("auto",)
+    smt: Literal["idle", "use"] = "idle"
+    inputs: Literal["full", "padded"] = "full"
+    accuracy: Accuracy | None = Accuracy()
+    effort: Literal["quick", "standard", "rigorous"] = "quick"
+    budget_s: PositiveFloat | None = None
+    same_within: Annotated[float, Field(gt=0, lt=1)] | None = None
+    limits: Limits = Limits()
+    hardware: str = "any"
+
+    @field_validator("lengths", "batch_sizes", "threads", "devices")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError(f"{list(values)} names something twice")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        names = [choice.name for choice in self.methods]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"methods: '{twice[0]}' stands there twice; give one of them a `name:` of its own")
+        if not self.baseline:
+            object.__setattr__(self, "baseline", names[0])
+        if self.baseline not in names:
+            near = difflib.get_close_matches(self.baseline, names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"baseline: '{self.baseline}' is not one of the methods ({', '.join(names)}).{hint}")
+        for choice in self.methods:
+            _check_options(choice)
+        return self
+
+    @property
+    def baseline_choice(self) -> MethodChoice:
+        """The method that all others are compared with."""
+        return next(choice for choice in self.methods if choice.name == self.baseline)
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole suite as plain data, defaults filled in."""
+        return self.model_dump(mode="json")
+
+
+def request_sha256(
+    suite: Suite, model_sha256: str, hardware_classes: Sequence[str], versions: Mapping[str, str]
+) -> str:
+    """Hash of everything that makes two runs the same request: continuing one must not mix different ones."""
+    identity = [suite.resolved(), model_sha256, sorted(hardware_classes), dict(versions)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def load_suite(source: str | None, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """Load a suite: a YAML file, the name of a built-in suite, or (None) the founding experiment.
+
+    `overrides` replace top-level keys; a dotted key reaches into one (`limits.load_s`).
+    Raises RequestError with one line for each mistake, naming file and key.
+    """
+    label, data = _read(source or FOUNDING)
+    for key, value in (overrides or {}).items():
+        _put(data, key, value)
+    return parse_suite(data, label)
+
+
+def parse_suite(data: Mapping[str, Any], label: str = "suite") -> Suite:
+    """Validate a suite given as plain data. Raises RequestError; `label` begins each of its lines."""
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        mistakes = dict.fromkeys(_explain(item) for item in error.errors())
+        raise RequestError("\n".join(f"{label}: {mistake}" for mistake in mistakes)) from None
+
+
+def built_in_suites() -> list[str]:
+    """Names of the suites that come with the farm."""
+    return sorted(item.name.removesuffix(".yaml") for item in (files("farm") / "suites").iterdir())
+
+
+def _read(source: str) -> tuple[str, dict[str, Any]]:
+    if source in built_in_suites():
+        label, text = source, (files("farm") / "suites" / f"{source}.yaml").read_text()
+    else:
+        path = Path(source)
+        label = path.name
+        try:
+            text = path.read_text()
+        except OSError as error:
+            known = ", ".join(built_in_suites())
+            reason = error.strerror or "cannot be read"
+            raise RequestError(f"{source}: {reason}. Give a YAML file or a built-in suite ({known})") from None
+        except UnicodeDecodeError:
+            raise RequestError(f"{source}: is not a text file. Give a YAML file") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"{label}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise RequestError(f"{label}: a suite is a mapping of keys such as `methods:` and `lengths:`")
+    return label, data
+
+
+def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for key in path:
+        inner = data.get(key)
+        data[key] = dict(inner) if isinstance(inner, dict) else {}
+        data = data[key]
+    data[last] = value
+
+
+def _check_options(choice: MethodChoice) -> None:
+    """Validate a method's options against what it declares. Raises ValueError naming the row and the option."""
+    for device in ("cpu", "cuda"):
+        options_class = find_method(choice.method_id(device)).Options
+        known = [field.name for field in fields(options_class)]
+        unknown = sorted(set(choice.options) - set(known))
+        if unknown:
+            offer = f"it knows {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"methods: '{choice.name}' has no option '{unknown[0]}' ({offer})")
+        try:
+            TypeAdapter(options_class).validate_python(choice.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"methods: '{choice.name}': option {where}: {first['msg']}") from None
+
+
+def _explain(item: Any) -> str:
+    """One mistake in the user's words: where, what, and what to do."""
+    if item["loc"][:1] == ("threads",) and len(item["loc"]) > 1:
+        return f"threads[{item['loc'][1]}]: give 'auto' or a positive whole number"
+    where = ""
+    for part in item["loc"]:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+    if item["type"] == "extra_forbidden":
+        known = list(Suite.model_fields)
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else f" Known keys: {', '.join(known)}"
+        return f"unknown key '{where}'.{hint}"
+    message = item["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,209 @@
+"""Speedup rows of one run -> the table a person reads, in the shape of the founding tables (`rendering` draws it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from farm import captions, stats
+from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, ratio_of
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method at one length: a median latency and a speedup, or a `word` for what there is instead of them."""
+
+    length: int
+    word: str | None
+    latency_ms: float | None
+    ratio: Ratio | None
+    note: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRow:
+    """One method over all lengths of a block. `mean` is geometric; `founding_average` is in percent."""
+
+    name: str
+    is_baseline: bool
+    entries: tuple[Entry, ...]
+    mean: Ratio | None
+    founding_average: float | None
+    accuracy: float | None
+    accuracy_drop_points: float | None
+    artifact_bytes: int | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The methods on one hardware class, device, batch size and number of threads. `notes` are numbered from 1."""
+
+    title: str
+    baseline: str
+    lengths: tuple[int, ...]
+    rows: tuple[MethodRow, ...]
+    notes: tuple[str, ...]
+    footer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedupTable:
+    """All blocks of one run; `footer` stands once under all of them."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    footer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What the rows of one block share: lengths, those the means cover, footnotes with where they apply."""
+
+    lengths: tuple[int, ...]
+    shared: tuple[int, ...]
+    notes: Mapping[str, Sequence[int]]
+    same_within: float
+
+
+def speedup_table(
+    speedups: pa.Table | Iterable[Row],
+    *,
+    methods: Sequence[str] = (),
+    same_within: float = 0.03,
+    effort: str | None = None,
+    command: str = "farm run",
+) -> SpeedupTable:
+    """The table of one run's speedups (rows of SPEEDUP_SCHEMA).
+
+    `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
+    `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
+    certainty. Rows with a speedup but without `log_ratios` get means without an interval.
+    """
+    rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(row.get(name) for name in ("hardware_class", "device", "batch_size", "threads", "inputs"))
+        groups.setdefault(key, []).append(row)
+    # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
+    ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
+    blocks = tuple(_block(group, methods, same_within) for _, group in ordered)
+    return SpeedupTable(_title(rows), blocks, tuple(captions.table_lines(rows, same_within, effort, command)))
+
+
+def _title(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "No cells published yet"
+    first = rows[0]
+    named = [(first.get("suite"), "{}"), (first.get("model"), "model {}"), (first.get("run"), "run {}")]
+    return _joined(named) or "Speedups"
+
+
+def _block(rows: Sequence[Row], methods: Sequence[str], same_within: float) -> Block:
+    by_name: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.get("role") != "twin":
+            by_name.setdefault(row["name"], {}).setdefault(row["length"], row)
+    names = sorted(by_name, key=lambda name: methods.index(name) if name in methods else len(methods))
+    lengths = tuple(sorted({length for cells in by_name.values() for length in cells}))
+    scope = _Scope(lengths, _shared_lengths(by_name, lengths), _notes(by_name, names), same_within)
+    return Block(
+        title=_block_title(rows[0]),
+        baseline=next((row["name"] for row in rows if row.get("role") == "baseline"), "the baseline"),
+        lengths=lengths,
+        rows=tuple(_method_row(name, by_name[name], scope) for name in names),
+        notes=tuple(f"{text} (length {', '.join(map(str, at))})" for text, at in scope.notes.items()),
+        footer=(
+            *captions.mean_lines(rows, lengths, scope.shared),
+            *captions.accuracy_lines(rows),
+            *captions.twin_lines(rows, same_within),
+        ),
+    )
+
+
+def _block_title(row: Row) -> str:
+    threads = row.get("threads")
+    device = row.get("device")
+    return _joined(
+        [
+            (device and device.upper(), "{}"),
+            (row.get("hardware_class"), "{}"),
+            (threads, "{} thread" if threads == 1 else "{} threads"),
+            (row.get("batch_size"), "batch size {}"),
+            (row.get("inputs"), "{} inputs"),
+        ]
+    )
+
+
+def _joined(parts: Sequence[tuple[Any, str]]) -> str:
+    """Those parts that are known, each in its own words."""
+    return "; ".join(words.format(value) for value, words in parts if value is not None)
+
+
+def _shared_lengths(by_name: Mapping[str, Mapping[int, Row]], lengths: Sequence[int]) -> tuple[int, ...]:
+    """The lengths at which every method that has any speedup has one: means over others would not compare."""
+    having = [{length for length, row in cells.items() if has_speedup(row)} for cells in by_name.values()]
+    useful = [lengths_of_method for lengths_of_method in having if lengths_of_method]
+    return tuple(length for length in lengths if useful and all(length in each for each in useful))
+
+
+def _notes(by_name: Mapping[str, Mapping[int, Row]], names: Sequence[str]) -> dict[str, list[int]]:
+    """Each footnote once, with the lengths it applies to."""
+    notes: dict[str, list[int]] = {}
+    for row in (row for name in names for _, row in sorted(by_name[name].items())):
+        text = captions.reason_text(row)
+        if text:
+            notes.setdefault(text, []).append(row["length"])
+    return notes
+
+
+def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow:
+    rows = [cells[length] for length in scope.lengths if length in cells]
+    averaged = [row for row in rows if row["length"] in scope.shared and has_speedup(row)]
+    is_baseline = any(row.get("role") == "baseline" for row in rows)
+    mean = geometric_mean_ratio(averaged, scope.same_within) if averaged else None
+    return MethodRow(
+        name=name,
+        is_baseline=is_baseline,
+        entries=tuple(_entry(length, cells.get(length), scope.notes) for length in scope.lengths),
+        mean=mean,
+        founding_average=_founding_average(averaged),
+        accuracy=_first(rows, "accuracy"),
+        accuracy_drop_points=_first(rows, "accuracy_drop_points"),
+        artifact_bytes=max((row["artifact_bytes"] for row in rows if row.get("artifact_bytes")), default=None),
+        verdict="baseline" if is_baseline else _verdict_text(mean, rows),
+    )
+
+
+def _entry(length: int, row: Row | None, notes: Mapping[str, Sequence[int]]) -> Entry:
+    if row is None:
+        return Entry(length, "-", None, None, None)
+    text = captions.reason_text(row)
+    note = list(notes).index(text) + 1 if text else None
+    word = None if row.get("status", "ok") == "ok" else row["status"]
+    p50 = row.get("latency_p50_ns")
+    return Entry(length, word, None if p50 is None else p50 / 1e6, ratio_of(row), note)
+
+
+def _founding_average(rows: Sequence[Row]) -> float | None:
+    # A paired speedup is the ratio baseline / method, so the method's side of each ratio is 1.
+    return stats.founding_average([row["speedup"] for row in rows], [1.0] * len(rows)) if rows else None
+
+
+def _first(rows: Sequence[Row], column: str) -> Any:
+    return next((row[column] for row in rows if row.get(column) is not None), None)
+
+
+def _verdict_text(mean: Ratio | None, rows: Sequence[Row]) -> str:
+    """The mean's verdict, the lengths that say something else, and a failed accuracy limit."""
+    overall = (mean.verdict or "") if mean else ""
+    apart = [
+        f"{word} at {', '.join(str(row['length']) for row in rows if row.get('verdict') == word)}"
+        for word in ("faster", "slower")
+        if word != overall and any(row.get("verdict") == word for row in rows)
+    ]
+    gate = ["fails the accuracy limit"] if any(row.get("gate") == "fail" for row in rows) else []
+    return "; ".join(part for part in [overall, *apart, *gate] if part) or "-"

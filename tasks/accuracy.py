@@ -1,0 +1,105 @@
+"""What a model answers on labelled texts. Judging the answers is not done here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from farm.errors import RequestError
+from tasks.method import Arrays
+from tasks.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEMO_DATASET = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Labelled texts; `labels` holds the index of each text's right label. `sha256` is that of texts and labels."""
+
+    name: str
+    sha256: str
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def load_dataset(name: str, label_names: Sequence[str] = (), progress: Progress | None = None) -> EvaluationSet:
+    """Load "demo" (the 678 held-out review sentences), or a CSV or Parquet file with columns `text` and `label`.
+
+    A label is an index, or one of `label_names` (the model's). Raises RequestError where there is no such file, a
+    column is missing or a label is unknown.
+    """
+    if name == DEMO_DATASET:
+        from tasks.reviews import load_sentences, split_by_review
+
+        held_out = split_by_review(load_sentences(progress or SilentProgress())).held_out
+        return _evaluation_set(name, [each.text for each in held_out], [each.label for each in held_out])
+    frame = _read_frame(name)
+    texts = [str(text) for text in frame["text"]]
+    return _evaluation_set(name, texts, [_label_index(name, label, label_names) for label in frame["label"]])
+
+
+def predict(call: Callable[[Arrays], Arrays], encoded: Arrays, batch_size: int = 1) -> npt.NDArray[np.float32]:
+    """Logits [n, labels] of `call` on the n rows of `encoded`, `batch_size` rows at a time, in their order.
+
+    `call` takes and returns a mapping of names to arrays; its result has a `logits` array [batch_size, labels]. A last
+    batch that is not full is filled by repeating its last row: a method may take only the shape it was prepared for.
+    """
+    rows = len(next(iter(encoded.values())))
+    parts = []
+    for start in range(0, rows, batch_size):
+        index = np.minimum(np.arange(start, start + batch_size), rows - 1)
+        logits = call({name: np.ascontiguousarray(array[index]) for name, array in encoded.items()})["logits"]
+        # A copy: a runtime may reuse the memory of its outputs in the next call.
+        parts.append(np.array(logits, dtype=np.float32)[: rows - start])
+    return np.concatenate(parts)
+
+
+def _read_frame(name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path = Path(name).expanduser()
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        raise RequestError(
+            f"accuracy dataset {name}: not known; name 'demo', or an existing .csv or .parquet file with columns "
+            "text and label"
+        )
+    try:
+        frame = reader(path)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"accuracy dataset {name}: cannot be read: {error}") from error
+    if missing := {"text", "label"} - set(frame.columns):
+        raise RequestError(f"accuracy dataset {name}: has no column {' and no column '.join(sorted(missing))}")
+    frame = frame.dropna(subset=["text", "label"])
+    if frame.empty:
+        raise RequestError(f"accuracy dataset {name}: has no rows with a text and a label")
+    return frame
+
+
+def _label_index(name: str, label: Any, label_names: Sequence[str]) -> int:
+    if str(label) in label_names:
+        return list(label_names).index(str(label))
+    try:
+        index = int(label)
+    except ValueError:
+        index = -1
+    if index < 0 or (label_names and index >= len(label_names)):
+        known = ", ".join(label_names) or "0, 1, 2, ..."
+        raise RequestError(f"accuracy dataset {name}: unknown label '{label}'; the model's labels are {known}")
+    return index
+
+
+def _evaluation_set(name: str, texts: Sequence[str], labels: Sequence[int]) -> EvaluationSet:
+    content = json.dumps([list(texts), list(labels)])
+    return EvaluationSet(name, hashlib.sha256(content.encode()).hexdigest(), tuple(texts), tuple(labels))

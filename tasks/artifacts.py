@@ -1,0 +1,149 @@
+"""The artifact cache: what a method prepared, found again by the hash of everything it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from farm.records import Machine, ModelInfo, Workload
+from tasks.cache import cache_folder, publish_folder
+from tasks.method import Arrays, Method, library_versions
+
+MANIFEST = "artifact.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A prepared artifact on this node. `folder` is the model's own where the method prepares nothing."""
+
+    key: str
+    folder: str
+    size_bytes: int
+    prepare_s: float
+    cached: bool
+
+
+def artifact_key(method: Method, model: ModelInfo, workload: Workload) -> str:
+    """Hash of the model, the method, its options and what it declares to depend on; 24 hexadecimal digits."""
+    depends = method.depends_on(workload)
+    identity = {
+        "model": model.sha256,
+        "method": method.id,
+        "options": dict(workload.options),
+        "depends": library_versions(*method.requires) if depends is None else dict(depends),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def find_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artifact | None:
+    """Return the artifact if it is in the cache and undamaged. A damaged one is removed, so that it is made anew."""
+    key = artifact_key(method, model, workload)
+    if method.depends_on(workload) is None:
+        return Artifact(key, model.folder, model.weight_bytes, 0.0, cached=True)
+    folder = _folder(key)
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return None
+    if not _intact(folder, manifest["files"]):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return Artifact(key, str(folder), _size(manifest["files"]), manifest["prepare_s"], cached=True)
+
+
+def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artifact:
+    """Make the artifact unless another process did so meanwhile; published as a whole or not at all."""
+    key = artifact_key(method, model, workload)
+    folder = _folder(key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        found = find_artifact(method, model, workload)
+        if found is not None:
+            return found
+        scratch = Path(mkdtemp(prefix=".building-", dir=folder.parent))
+        try:
+            started = time.perf_counter()
+            method.prepare(model, workload, scratch)
+            prepare_s = time.perf_counter() - started
+            files = {path.name: _describe(path) for path in sorted(scratch.iterdir())}
+            manifest = {"method": method.id, "model": model.sha256, "prepare_s": prepare_s, "files": files}
+            (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            publish_folder(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return Artifact(key, str(folder), _size(files), prepare_s, cached=False)
+
+
+def evaluation_path(artifact: Artifact, machine: Machine, workload: Workload, dataset_sha256: str) -> Path:
+    """Where the logits of this artifact over this data set are kept.
+
+    Instruction sets and threads are in the name, as both change the order or the precision of sums.
+    """
+    settings = asdict(workload) | {"options": dict(workload.options)}
+    identity = [artifact.key, dataset_sha256, settings, list(machine.instruction_sets), list(machine.gpus)]
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / "evaluations" / f"{name}.npy"
+
+
+def load_evaluation(path: Path) -> np.ndarray | None:
+    """Return stored logits `[texts, labels]`, or None where there are none that can be read."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def save_evaluation(path: Path, logits: np.ndarray) -> None:
+    """Store logits so that a reader sees all of them or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(mkdtemp(prefix=".writing-", dir=path.parent))
+    try:
+        np.save(scratch / path.name, logits, allow_pickle=False)
+        (scratch / path.name).replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_outputs(outputs: Arrays) -> np.ndarray:
+    """Return the logits of a call as float64 `[batch, labels]`. Raises ValueError where there are none."""
+    if "logits" not in outputs or outputs["logits"].ndim != 2:
+        raise ValueError("a call must return 'logits' of shape [batch, labels]")
+    return np.asarray(outputs["logits"], np.float64)
+
+
+def _folder(key: str) -> Path:
+    return cache_folder() / "artifacts" / key
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _intact(folder: Path, files: Mapping[str, Any]) -> bool:
+    """Whether every file still has its recorded size and digest."""
+    try:
+        return all(_describe(folder / name) == expected for name, expected in files.items())
+    except OSError:
+        return False
+
+
+def _size(files: Mapping[str, Mapping[str, Any]]) -> int:
+    return sum(int(entry["bytes"]) for entry in files.values())

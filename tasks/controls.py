@@ -1,0 +1,163 @@
+"""Methods of known behaviour: no work, fixed work, and each way to fail. For tests and for checking a machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from farm.records import ModelInfo, Workload
+from tasks.method import Arrays, Loaded, Method
+
+
+class Controlled:
+    """Calls `behave` and answers constant logits."""
+
+    def __init__(self, workload: Workload, behave: Callable[[], None], logit: float = 1.0) -> None:
+        self._logits = np.tile(np.array([0.0, logit], np.float32), (workload.batch_size, 1))
+        self._behave = behave
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Answer the same logits whatever the inputs."""
+        del inputs
+        self._behave()
+        return {"logits": self._logits}
+
+    def proof(self) -> Mapping[str, Any]:
+        """A control has nothing to prove but that it ran."""
+        return {"control": True}
+
+
+class Null(Method):
+    """Does nothing: what remains is what the harness itself costs."""
+
+    id: ClassVar[str] = "control-null"
+    about: ClassVar[str] = "control: a call that does nothing"
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Nothing to load."""
+        del model, folder
+        return Controlled(workload, lambda: None)
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """`units` of fixed work per call; one unit is a few tens of microseconds of integer arithmetic."""
+
+    units: int = 100
+
+
+class FixedWork(Method):
+    """A fixed amount of arithmetic: twice the units take twice as long on any machine."""
+
+    id: ClassVar[str] = "control-work"
+    about: ClassVar[str] = "control: a fixed amount of arithmetic per call"
+    Options: ClassVar[type] = WorkOptions
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Fix the amount of work."""
+        del model, folder
+        units = WorkOptions(**workload.options).units
+
+        def work() -> None:
+            total = 0
+            for number in range(units * 500):
+                total += number & 7
+
+        return Controlled(workload, work)
+
+
+@dataclass(frozen=True)
+class FailureOptions:
+    """`at`: load or call. `after`: calls that succeed first. `how`: raise, exit, or segfault."""
+
+    at: str = "call"
+    after: int = 0
+    how: str = "raise"
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        if self.at not in ("load", "call") or self.how not in ("raise", "exit", "segfault"):
+            raise ValueError("at is 'load' or 'call'; how is 'raise', 'exit' or 'segfault'")
+
+
+def _fail(how: str) -> None:
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "exit":
+        os._exit(17)
+    raise RuntimeError("this control raises on purpose")
+
+
+class Crash(Method):
+    """Dies at a chosen moment."""
+
+    id: ClassVar[str] = "control-crash"
+    about: ClassVar[str] = "control: raises, exits or segfaults"
+    Options: ClassVar[type] = FailureOptions
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Fail now, or return a callable that will."""
+        del model, folder
+        options = FailureOptions(**workload.options)
+        if options.at == "load":
+            _fail(options.how)
+        calls = 0
+
+        def behave() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > options.after:
+                _fail(options.how)
+
+        return Controlled(workload, behave)
+
+
+@dataclass(frozen=True)
+class HangOptions:
+    """`at`: load or call. `after`: calls that return first."""
+
+    at: str = "call"
+    after: int = 0
+
+
+class Hang(Method):
+    """Stops answering at a chosen moment."""
+
+    id: ClassVar[str] = "control-hang"
+    about: ClassVar[str] = "control: never returns"
+    Options: ClassVar[type] = HangOptions
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Hang now, or return a callable that will."""
+        del model, folder
+        options = HangOptions(**workload.options)
+        if options.at == "load":
+            time.sleep(86_400)
+        calls = 0
+
+        def behave() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > options.after:
+                time.sleep(86_400)
+
+        return Controlled(workload, behave)
+
+
+class Wrong(Method):
+    """Answers something else than the baseline: must be found out before it is timed."""
+
+    id: ClassVar[str] = "control-wrong"
+    about: ClassVar[str] = "control: wrong logits"
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Answer the other label."""
+        del model, folder
+        return Controlled(workload, lambda: None, logit=-1.0)

@@ -1,0 +1,173 @@
+"""What a method is: prepare, load, call, proof; and the registry that finds one by its id."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from farm.errors import MethodUnsupportedError, RequestError
+from farm.records import Device, Machine, ModelInfo, Workload
+
+Arrays = dict[str, np.ndarray]
+
+ENTRY_POINT_GROUP = "inference_farm.methods"
+
+
+class Loaded(Protocol):
+    """A model ready to be called in this process."""
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Run one batch: token ids `[batch, length]` int64 in, `logits` `[batch, labels]` float32 on the host out."""
+
+    def proof(self) -> Mapping[str, Any]:
+        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A method without settings of its own."""
+
+
+class Method(ABC):
+    """One way of running the model. Instances hold no state; a subclass imports its runtime inside its methods."""
+
+    id: ClassVar[str]
+    about: ClassVar[str]
+    precision: ClassVar[str] = "fp32"
+    devices: ClassVar[tuple[Device, ...]] = ("cpu",)
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that must be importable; they are also the only runtimes that a cell of this method may import."""
+    exact: ClassVar[bool] = True
+    """True where logits must equal the baseline's within rounding; false for reduced precision."""
+    Options: ClassVar[type] = NoOptions
+    """A frozen dataclass of the settings that a suite may give; validated before anything runs."""
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """Raise MethodUnsupportedError, naming what is missing, where this method cannot run."""
+        if device not in self.devices:
+            raise MethodUnsupportedError(f"{self.id} runs on {' and '.join(self.devices)} only, not on {device}")
+        for module in self.requires:
+            if find_spec(module) is None:
+                raise MethodUnsupportedError(f"{self.id} needs the package '{module}', which is not installed")
+        missing = sorted(self.instruction_sets() - set(machine.instruction_sets))
+        if device == "cpu" and missing:
+            raise MethodUnsupportedError(
+                f"{self.id} needs the instruction sets {', '.join(missing)}; this CPU lacks them"
+            )
+
+    def instruction_sets(self) -> set[str]:
+        """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""
+        return set()
+
+    def depends_on(self, workload: Workload) -> Mapping[str, Any] | None:
+        """Return everything besides the model that the artifact depends on, or None where nothing is prepared.
+
+        The artifact is cached under a hash of this: name library versions, options and, only where the artifact
+        really differs by them, shape, threads and instruction sets.
+        """
+        del workload
+        return None
+
+    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+        """Write the artifact's files into the empty `folder`. Runs in a process of its own, never in a cell."""
+        raise NotImplementedError(f"{self.id} declares an artifact but does not prepare one")
+
+    @abstractmethod
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Load the artifact in `folder` (the model's own folder where nothing is prepared), ready to be called."""
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Import all that loading this model needs, so that imports of several cells can overlap before loads."""
+        del model
+        for module in self.requires:
+            importlib.import_module(module)
+
+
+def library_versions(*distributions: str) -> dict[str, str]:
+    """Installed versions by distribution name, without importing anything; `onnxruntime` is found under both names."""
+    found = {}
+    for name in distributions:
+        for candidate in (name, f"{name}-gpu"):
+            with suppress(PackageNotFoundError):
+                found[name] = version(candidate)
+                break
+    return found
+
+
+BUILT_IN: Mapping[str, str] = {
+    "pytorch-fp32": "tasks.pytorch:PyTorchEager",
+    "pytorch-int8-dynamic": "tasks.pytorch_int8:PyTorchInt8Dynamic",
+    "torchscript-fp32": "tasks.torchscript:TorchScript",
+    "onnxruntime-fp32": "tasks.onnx_runtime:OnnxRuntimeFp32",
+    "onnxruntime-fp16": "tasks.onnx_runtime:OnnxRuntimeFp16",
+    "control-null": "tasks.controls:Null",
+    "control-work": "tasks.controls:FixedWork",
+    "control-crash": "tasks.controls:Crash",
+    "control-hang": "tasks.controls:Hang",
+    "control-wrong": "tasks.controls:Wrong",
+}
+
+ALIASES: Mapping[str, Mapping[Device, str]] = {
+    "pytorch": {"cpu": "pytorch-fp32", "cuda": "pytorch-fp32"},
+    "torchscript": {"cpu": "torchscript-fp32", "cuda": "torchscript-fp32"},
+    "onnxruntime": {"cpu": "onnxruntime-fp32", "cuda": "onnxruntime-fp16"},
+    "quantized": {"cpu": "pytorch-int8-dynamic", "cuda": "pytorch-int8-dynamic"},
+}
+"""The founding experiment's names. On a GPU its ONNX Runtime row was FP16."""
+
+
+@cache
+def _third_party() -> Mapping[str, Any]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def known_methods() -> list[str]:
+    """Ids of all methods, built-in and added by entry points, sorted; controls last."""
+    ids = {*BUILT_IN, *_third_party()}
+    return sorted(ids, key=lambda name: (name.startswith("control-"), name))
+
+
+def resolve_alias(name: str, device: Device) -> str:
+    """The method id that `name` (an alias or an id) means on `device`."""
+    return ALIASES[name][device] if name in ALIASES else name
+
+
+def is_known(name: str) -> bool:
+    """Whether `name` is a method id or an alias."""
+    return name in ALIASES or name in BUILT_IN or name in _third_party()
+
+
+def explain_unknown(name: str) -> str:
+    """One sentence for a name that is no method, with the nearest ones that are."""
+    near = difflib.get_close_matches(name, [*ALIASES, *known_methods()], n=1, cutoff=0.4)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"unknown method '{name}'.{hint} (farm methods lists all)"
+
+
+@cache
+def find_method(method_id: str) -> Method:
+    """Return the method with this id. Raises RequestError for an unknown id or a broken third-party method."""
+    if method_id in BUILT_IN:
+        module_name, class_name = BUILT_IN[method_id].split(":")
+        return getattr(importlib.import_module(module_name), class_name)()
+    point = _third_party().get(method_id)
+    if point is None:
+        raise RequestError(explain_unknown(method_id))
+    try:
+        method = point.load()()
+    except Exception as error:
+        raise RequestError(f"method '{method_id}' ({point.value}) cannot be imported: {error}") from error
+    if not isinstance(method, Method):
+        raise RequestError(f"method '{method_id}' ({point.value}) is not a subclass of tasks.method.Method")
+    return method

@@ -1,0 +1,153 @@
+"""PyTorch eager: the baseline of the founding experiment. Shared by every method that runs a PyTorch module."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from farm.errors import ProofFailedError
+from farm.records import Device, ModelInfo, Workload
+from tasks.method import Arrays, Loaded, Method
+
+MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_dynamic", "mkldnn_linear")
+"""Operators whose dtype decides what a transformer's arithmetic costs."""
+
+
+def use_threads(workload: Workload) -> None:
+    """Give PyTorch the cell's threads and no others. Called before the first operator runs."""
+    import torch
+
+    torch.set_num_threads(workload.threads)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)
+
+
+def import_model_class(model: ModelInfo) -> None:
+    """Make transformers import the model's class, which it does on first use, by building one without memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        AutoModelForSequenceClassification.from_config(config)
+
+
+def load_module(model: ModelInfo, attention: str = "sdpa") -> Any:
+    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    module = AutoModelForSequenceClassification.from_pretrained(
+        model.folder,
+        attn_implementation=attention,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    return module.eval()
+
+
+def executed_products(call: Any) -> dict[str, int]:
+    """Run `call` once and count the matrix products that PyTorch's dispatcher really executed, by dtype.
+
+    Keys read `operator:dtype`, where dtype is that of the first tensor argument.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: Counter[str] = Counter()
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func.overloadpacket.__name__
+            if name in MATRIX_PRODUCTS or "scaled_dot_product" in name:
+                tensors = [value for value in args if isinstance(value, torch.Tensor)]
+                dtype = str(tensors[0].dtype).removeprefix("torch.") if tensors else "unknown"
+                seen[f"{name}:{dtype}"] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        call()
+    return dict(seen)
+
+
+class TorchCallable:
+    """A PyTorch module called with named NumPy arrays; results are on the host when the call returns."""
+
+    def __init__(self, module: Any, input_names: tuple[str, ...], device: Device) -> None:
+        import torch
+
+        self._torch = torch
+        self.module = module
+        self._input_names = input_names
+        self._device = device
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Run one batch; copying to and from the device is part of the call."""
+        torch = self._torch
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(inputs[name]).to(self._device) for name in self._input_names}
+            logits = self.run(tensors)
+            return {"logits": logits.to("cpu").numpy()}
+
+    def run(self, tensors: Mapping[str, Any]) -> Any:
+        """Call the module on device tensors and return the logits."""
+        return self.module(**tensors).logits
+
+    def example(self, workload: Workload) -> Arrays:
+        """Arrays of the cell's shape, for looking at what the module executes."""
+        import numpy as np
+
+        return {name: np.ones((workload.batch_size, workload.length), np.int64) for name in self._input_names}
+
+
+class EagerCallable(TorchCallable):
+    """An eager module with the proof that it computes in the precision its method names."""
+
+    def __init__(self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str) -> None:
+        super().__init__(module, model.input_names, workload.device)
+        self._workload = workload
+        self._expected_dtype = expected_dtype
+
+    def proof(self) -> Mapping[str, Any]:
+        """Threads, parameter dtypes, and the executed matrix products by dtype."""
+        torch = self._torch
+        products = executed_products(lambda: self(self.example(self._workload)))
+        kinds = (type(module) for module in self.module.modules())
+        linear = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__name__ == "Linear")
+        evidence = {
+            "torch_threads": torch.get_num_threads(),
+            "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
+            "attention": self.module.config._attn_implementation,
+            "matrix_products": products,
+            "linear_layers": dict(linear),
+        }
+        if torch.get_num_threads() != self._workload.threads:
+            raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")
+        wrong = {name for name in products if not name.endswith(f":{self._expected_dtype}")}
+        if wrong or not products:
+            raise ProofFailedError(f"matrix products ran as {sorted(products)}, not in {self._expected_dtype}")
+        return evidence
+
+
+class PyTorchEager(Method):
+    """Eager FP32 with scaled-dot-product attention, as transformers loads it."""
+
+    id: ClassVar[str] = "pytorch-fp32"
+    about: ClassVar[str] = "PyTorch eager, FP32, SDPA attention"
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Import the model's own class too."""
+        import_model_class(model)
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Load the checkpoint itself; nothing is prepared."""
+        del folder
+        use_threads(workload)
+        module = load_module(model).to(workload.device)
+        return EagerCallable(module, model, workload, expected_dtype="float32")

@@ -1,0 +1,108 @@
+"""TorchScript: the eager module traced at its shape, frozen, and run by PyTorch's graph executor."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from farm.errors import ProofFailedError
+from farm.records import Device, ModelInfo, Workload
+from tasks.method import Loaded, Method, library_versions
+from tasks.pytorch import MATRIX_PRODUCTS, TorchCallable, load_module, use_threads
+
+PROGRAM = "traced.pt"
+
+
+class ScriptCallable(TorchCallable):
+    """A frozen TorchScript program; its proof is the graph that the executor runs."""
+
+    def __init__(self, program: Any, model: ModelInfo, workload: Workload) -> None:
+        super().__init__(program, model.input_names, workload.device)
+        self._names = model.input_names
+        self._workload = workload
+
+    def run(self, tensors: Mapping[str, Any]) -> Any:
+        """Call the program with positional tensors, in the order it was traced."""
+        return self.module(*(tensors[name] for name in self._names))
+
+    def proof(self) -> Mapping[str, Any]:
+        """Matrix products of the frozen graph and the dtypes of its constants."""
+        graph = self.module.graph
+        nodes = Counter(node.kind().rpartition("::")[2] for node in graph.nodes())
+        products = {kind: n for kind, n in nodes.items() if kind in MATRIX_PRODUCTS or "scaled_dot_product" in kind}
+        parameters = sum(1 for _ in self.module.parameters())
+        evidence = {
+            "torch_threads": self._torch.get_num_threads(),
+            "graph_nodes": sum(nodes.values()),
+            "graph_matrix_products": products,
+            "unfrozen_parameters": parameters,
+        }
+        if parameters:
+            raise ProofFailedError(f"the program is not frozen: {parameters} parameters are still attributes")
+        if not products:
+            raise ProofFailedError(f"the graph holds no matrix product, only {sorted(nodes)}")
+        if self._torch.get_num_threads() != self._workload.threads:
+            raise ProofFailedError(
+                f"PyTorch uses {self._torch.get_num_threads()} threads, not {self._workload.threads}"
+            )
+        return evidence
+
+
+class TorchScript(Method):
+    """Trace and freeze; the trace holds the shape, so each shape has an artifact of its own."""
+
+    id: ClassVar[str] = "torchscript-fp32"
+    about: ClassVar[str] = "TorchScript, FP32: traced at the cell's shape and frozen"
+    devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
+        """A trace fixes shape and device, and is read by the same PyTorch that wrote it."""
+        return {
+            **library_versions("torch", "transformers"),
+            "shape": [workload.batch_size, workload.length],
+            "device": workload.device,
+        }
+
+    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+        """Trace, freeze and save."""
+        import torch
+
+        use_threads(workload)
+        module = load_module(model).to(workload.device)
+        shape = (workload.batch_size, workload.length)
+        example = tuple(torch.ones(shape, dtype=torch.long, device=workload.device) for _ in model.input_names)
+
+        class Positional(torch.nn.Module):
+            """Names its inputs and returns bare logits: a trace cannot carry transformers' output class."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = module
+
+            def forward(self, *tensors: Any) -> Any:
+                return self.inner(**dict(zip(model.input_names, tensors, strict=True))).logits
+
+        with torch.inference_mode(), warnings.catch_warnings():
+            # Tracing warns that shapes become constants, which is what an artifact per shape is for.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(Positional().eval(), example, check_trace=False)
+            torch.jit.save(torch.jit.freeze(traced), str(folder / PROGRAM))
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """The program needs PyTorch alone."""
+        del model
+        import torch  # noqa: F401
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Load the frozen program; its executor optimizes it during the first calls of the warm-up."""
+        import torch
+
+        use_threads(workload)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.jit.load(str(folder / PROGRAM), map_location=workload.device).eval()
+        return ScriptCallable(program, model, workload)

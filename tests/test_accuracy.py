@@ -1,0 +1,69 @@
+"""Predictions come in the order of the texts, whatever the batch size; data sets are checked when loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from farm.errors import RequestError
+from tasks.accuracy import load_dataset, predict
+from tasks.method import Arrays
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+def test_logits_come_in_order_for_every_batch_size(batch_size: int) -> None:
+    seen = []
+    reused = np.zeros((batch_size, 2), dtype=np.float32)
+
+    def call(inputs: Arrays) -> Arrays:
+        seen.append(inputs["input_ids"].shape)
+        reused[:] = inputs["input_ids"][:, :1] + np.array([0, 100])
+        return {"logits": reused}
+
+    encoded = {"input_ids": np.arange(10).reshape(10, 1) * np.ones((1, 5), dtype=np.int64)}
+    logits = predict(call, encoded, batch_size=batch_size)
+    assert logits.tolist() == [[row, row + 100] for row in range(10)]
+    assert set(seen) == {(batch_size, 5)}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_of_texts_and_labels_is_loaded(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"reviews.{ending}"
+    frame = pd.DataFrame({"text": ["fine", "awful"], "label": ["positive", "negative"]})
+    frame.to_csv(path) if ending == "csv" else frame.to_parquet(path)
+    loaded = load_dataset(str(path), ("negative", "positive"))
+    assert (loaded.texts, loaded.labels) == (("fine", "awful"), (1, 0))
+
+
+def test_the_hash_follows_texts_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\nfine,1\nawful,0\n")
+    before = load_dataset(str(path)).sha256
+    path.write_text("text,label\nfine,1\nawful,1\n")
+    assert load_dataset(str(path)).sha256 != before
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("text,mark\nfine,1\n", "no column label"),
+        ("text,label\nfine,7\n", "unknown label '7'"),
+        ("text,label\nfine,great\n", "unknown label 'great'"),
+        ("text,label\n", "no rows"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(content)
+    with pytest.raises(RequestError, match=complaint):
+        load_dataset(str(path), ("negative", "positive"))
+
+
+@pytest.mark.parametrize("name", ["imdb", "nowhere.csv"])
+def test_an_unknown_data_set_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="name 'demo'"):
+        load_dataset(name)
