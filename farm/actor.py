@@ -128,7 +128,7 @@ class CellProcess:
 
     def predict(self, encoded: Arrays) -> np.ndarray:
         """Return the logits `[texts, labels]` of single texts, run at this cell's batch size."""
-        return predict(self._call, encoded, batch_size=self._cell.workload.batch_size)
+        return predict(self._call, encoded, self._cell.workload.batch_size, trim=self._method.any_length)
 
     def peak_rss_bytes(self) -> int | None:
         """Peak resident memory of this process since it was executed, or None where the platform does not tell."""
@@ -151,6 +151,7 @@ class CellProcess:
             "os_threads": len(threads),
             "python_threads": threading.active_count(),
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+            "niceness": os.nice(0),
             "imported_runtimes": imported,
         }
         if strayed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ray.exceptions import RayError
 from farm import slots, speedups, stats
 from farm.bench import lay_out
 from farm.cohort import CohortProcess
-from farm.errors import RequestError, ResultsError
+from farm.errors import FarmError, RequestError, ResultsError
 from farm.events import Listener, Notice, ReplicaDone, RunBegan, Silent, StepReporter
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
@@ -56,6 +57,7 @@ def run_suite(
     suite: Suite,
     results: str | Path = "results",
     address: str | None = None,
+    *,
     fresh: bool = False,
     command: str = "farm run",
     listener: Listener | None = None,
@@ -78,7 +80,10 @@ def run_suite(
         plan = make_plan(suite, model, found, {node.machine.hardware_class: node.machine for node in nodes})
         opened = open_run(store, plan, describe_environment(), command, fresh)
         set_damaged_aside(store, opened.record.run, listener)
-        asyncio.run(_Driver(store, plan, bench, opened, found).measure())
+        try:
+            asyncio.run(_Driver(store, plan, bench, opened, found).measure())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
     store.finish_run(opened.record.run)
     table = speedups.rebuild(store, opened.record.run)
     failed = sum(status in ("failed", "invalid") for status in table["status"].to_pylist())
@@ -103,12 +108,19 @@ class _Driver:
 
     async def measure(self) -> None:
         """Let every slot work until nothing is left that it could measure."""
+        # A polite request to end (from `timeout`, a batch system, a shutdown) is treated like Ctrl-C.
+        running = asyncio.current_task()
+        if running is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         done, total = len(self._store.published(self._identity.run)), self._schedule.total
         self._listener.on(RunBegan(self._identity.run, self._opened.continued, done, total, self._plan.cohorts))
-        async with asyncio.TaskGroup() as group:
-            for slot in self._slots:
-                if any(fits(cohort, slot) for cohort in self._plan.cohorts):
-                    group.create_task(self._work(slot))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for slot in self._slots:
+                    if any(fits(cohort, slot) for cohort in self._plan.cohorts):
+                        group.create_task(self._work(slot))
+        except* FarmError as errors:
+            raise errors.exceptions[0] from errors  # the group's own wrapping means nothing to a user
 
     async def _work(self, slot: Slot) -> None:
         """Reserve the slot once and measure replica after replica on it."""

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from farm.errors import MethodUnsupportedError, RequestError
 from farm.records import Cell, Cohort, Device, Machine, ModelInfo, Role, Slot, Workload
@@ -21,6 +22,8 @@ PROCESS_BYTES = 700_000_000
 COPIES_OF_WEIGHTS = 2.5
 """What a cell is expected to need: a runtime with its libraries, and weights in the file's and the runtime's layout
 beside activations. Generous, as a pack that is too small costs minutes and one that is too large costs the run."""
+
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 TWIN_SUFFIX = "~twin"
 
@@ -39,7 +42,10 @@ class Plan:
         return {cell.name: cell.unsupported for c in self.cohorts for cell in c.cells if cell.unsupported}
 
 
-Support = Callable[[str, Machine, Device], None]
+class Support(Protocol):
+    """Raises MethodUnsupportedError where a method cannot run on a machine's device."""
+
+    def __call__(self, method_id: str, machine: Machine, device: Device) -> None: ...
 
 
 def check_support(method_id: str, machine: Machine, device: Device) -> None:
@@ -87,13 +93,12 @@ def make_plan(
     check_lengths(suite, model)
     cohorts: list[Cohort] = []
     shapes = product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads)
-    by_device = [(device, slot) for device in ("cpu", "cuda") if (slot := _slot_for(device, slots, suite.hardware))]
+    by_device = [(device, slot) for device in DEVICES if (slot := _slot_for(device, slots, suite.hardware))]
     for length, batch_size, threads in shapes:
         for device, slot in by_device:
             workload = Workload(device, _threads(threads, slot), batch_size, length)
             cells = _cells(suite, workload, machines[slot.hardware_class], supported)
-            for pack in _packs(cells, model, slot):
-                cohorts.append(_cohort(pack, slot, suite.inputs))
+            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, model, slot)]
     if not cohorts:
         raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
     return Plan(suite, model, tuple(cohorts))
@@ -129,23 +134,22 @@ def _threads(asked: Any, slot: Slot) -> int:
 
 def _cells(suite: Suite, workload: Workload, machine: Machine, supported: Support) -> list[Cell]:
     """Baseline, twin, then the other methods in the suite's order; unsupported ones carry their reason."""
-    baseline = _cell(suite.baseline_choice, "baseline", workload, machine, supported, suite.inputs)
+    check = partial(supported, machine=machine, device=workload.device)
+    baseline = _cell(suite.baseline_choice, "baseline", workload, inputs=suite.inputs, check=check)
     if baseline.unsupported:
         raise RequestError(f"baseline: {baseline.unsupported}. Name another one with --set baseline=NAME")
     others = [choice for choice in suite.methods if choice.name != suite.baseline]
     twin = replace(baseline, role="twin", name=suite.baseline + TWIN_SUFFIX, cell=_twin_id(baseline, suite.baseline))
-    candidates = [_cell(choice, "candidate", workload, machine, supported, suite.inputs) for choice in others]
+    candidates = [_cell(choice, "candidate", workload, inputs=suite.inputs, check=check) for choice in others]
     return [baseline, twin, *candidates]
 
 
-def _cell(
-    choice: MethodChoice, role: Role, workload: Workload, machine: Machine, supported: Support, inputs: str
-) -> Cell:
+def _cell(choice: MethodChoice, role: Role, workload: Workload, *, inputs: str, check: Callable[[str], None]) -> Cell:
     method_id = choice.method_id(workload.device)
     workload = replace(workload, options=dict(choice.options))
     reason = None
     try:
-        supported(method_id, machine, workload.device)
+        check(method_id)
     except MethodUnsupportedError as error:
         reason = str(error)
     shape = f"{workload.device}-t{workload.threads}-b{workload.batch_size}-l{workload.length}"

@@ -151,7 +151,7 @@ class Round:
     wall_ns: int
 
 
-def _column(name: str, kind: pa.DataType, about: str) -> pa.Field:
+def _column(name: str, kind: pa.DataType, about: str) -> pa.Field[Any]:
     return pa.field(name, kind, metadata={"description": about})
 
 

@@ -135,12 +135,16 @@ def request_sha256(
 def load_suite(source: str | None, overrides: Mapping[str, Any] | None = None) -> Suite:
     """Load a suite: a YAML file, the name of a built-in suite, or (None) the founding experiment.
 
-    `overrides` replace top-level keys; a dotted key reaches into one (`limits.load_s`).
+    `overrides` replace top-level keys; a dotted key reaches into one (`limits.load_s`). Overriding methods picks from
+    the suite's own rows by name, options included, and keeps its baseline.
     Raises RequestError with one line for each mistake, naming file and key.
     """
     label, data = _read(source or FOUNDING)
+    own = data.get("methods")
     for key, value in (overrides or {}).items():
         _put(data, key, value)
+    if overrides and "methods" in overrides and isinstance(own, list) and isinstance(data["methods"], list):
+        data["methods"] = _pick(own, data["methods"], data.get("baseline"))
     return parse_suite(data, label)
 
 
@@ -149,7 +153,7 @@ def parse_suite(data: Mapping[str, Any], label: str = "suite") -> Suite:
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        mistakes = dict.fromkeys(_explain(item) for item in error.errors())
+        mistakes = dict.fromkeys(_explain(item) for item in _root_causes(error.errors()))
         raise RequestError("\n".join(f"{label}: {mistake}" for mistake in mistakes)) from None
 
 
@@ -190,6 +194,19 @@ def _put(data: dict[str, Any], dotted: str, value: Any) -> None:
     data[last] = value
 
 
+def _pick(own: Sequence[Any], wanted: Sequence[Any], baseline: Any) -> list[Any]:
+    """The wanted methods as the suite's own rows where it has them; its baseline (else its first row) comes along."""
+    rows = {_row_name(row): row for row in own}
+    picked = [rows.get(_row_name(row), row) if isinstance(row, str) else row for row in wanted]
+    first = str(baseline or next(iter(rows), ""))
+    missing = first in rows and first not in map(_row_name, picked)
+    return [rows[first], *picked] if missing else picked
+
+
+def _row_name(row: Any) -> str:
+    return str(row.get("name") or row.get("method")) if isinstance(row, dict) else str(row)
+
+
 def _check_options(choice: MethodChoice) -> None:
     """Validate a method's options against what it declares. Raises ValueError naming the row and the option."""
     for device in ("cpu", "cuda"):
@@ -205,6 +222,16 @@ def _check_options(choice: MethodChoice) -> None:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ValueError(f"methods: '{choice.name}': option {where}: {first['msg']}") from None
+
+
+def _root_causes(items: Sequence[Any]) -> list[Any]:
+    """Drop what only follows from a mistake further inside: a list whose one bad entry leaves it empty."""
+    places = [item["loc"] for item in items]
+    return [
+        item
+        for item in items
+        if not any(len(p) > len(item["loc"]) and p[: len(item["loc"])] == item["loc"] for p in places)
+    ]
 
 
 def _explain(item: Any) -> str:

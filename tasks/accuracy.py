@@ -48,20 +48,31 @@ def load_dataset(name: str, label_names: Sequence[str] = (), progress: Progress 
     return _evaluation_set(name, texts, [_label_index(name, label, label_names) for label in frame["label"]])
 
 
-def predict(call: Callable[[Arrays], Arrays], encoded: Arrays, batch_size: int = 1) -> npt.NDArray[np.float32]:
+def predict(
+    call: Callable[[Arrays], Arrays], encoded: Arrays, batch_size: int = 1, trim: bool = False
+) -> npt.NDArray[np.float32]:
     """Logits [n, labels] of `call` on the n rows of `encoded`, `batch_size` rows at a time, in their order.
 
     `call` takes and returns a mapping of names to arrays; its result has a `logits` array [batch_size, labels]. A last
     batch that is not full is filled by repeating its last row: a method may take only the shape it was prepared for.
+    `trim` cuts columns that are padding in the whole batch, for methods that take any length: it changes no FP32
+    result and saves most of the arithmetic on short texts.
     """
     rows = len(next(iter(encoded.values())))
     parts = []
     for start in range(0, rows, batch_size):
         index = np.minimum(np.arange(start, start + batch_size), rows - 1)
-        logits = call({name: np.ascontiguousarray(array[index]) for name, array in encoded.items()})["logits"]
+        used = _used_columns(encoded["attention_mask"][index]) if trim else slice(None)
+        logits = call({name: np.ascontiguousarray(array[index][:, used]) for name, array in encoded.items()})["logits"]
         # A copy: a runtime may reuse the memory of its outputs in the next call.
         parts.append(np.array(logits, dtype=np.float32)[: rows - start])
     return np.concatenate(parts)
+
+
+def _used_columns(mask: npt.NDArray[Any]) -> slice:
+    """The span of columns in which any row has a token; padding may stand on either side."""
+    (used,) = np.nonzero(mask.any(axis=0))
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
 
 
 def _read_frame(name: str) -> pd.DataFrame:

@@ -22,6 +22,10 @@ from tasks.method import Arrays, Method, library_versions
 MANIFEST = "artifact.json"
 
 
+EVALUATION_VERSION = 1
+"""Raise it when texts are given to methods in another way, so that stored logits are computed anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A prepared artifact on this node. `folder` is the model's own where the method prepares nothing."""
@@ -89,7 +93,14 @@ def evaluation_path(artifact: Artifact, machine: Machine, workload: Workload, da
     Instruction sets and threads are in the name, as both change the order or the precision of sums.
     """
     settings = asdict(workload) | {"options": dict(workload.options)}
-    identity = [artifact.key, dataset_sha256, settings, list(machine.instruction_sets), list(machine.gpus)]
+    identity = [
+        EVALUATION_VERSION,
+        artifact.key,
+        dataset_sha256,
+        settings,
+        list(machine.instruction_sets),
+        list(machine.gpus),
+    ]
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
     return cache_folder() / "evaluations" / f"{name}.npy"
 

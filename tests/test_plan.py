@@ -1,0 +1,195 @@
+"""Plans are laid out from values alone, the same every time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from made_up import GIB, GPU_SLOT, MACHINE, METHODS, MODEL, SLOT, plan_of, suite_of, supports_all_but
+
+from farm.errors import RequestError
+from farm.plan import resolve_devices, round_order
+from farm.records import Cohort
+
+
+def _cell_ids(**keys: Any) -> list[str]:
+    return [cell.cell for cohort in plan_of(suite_of(**keys)).cohorts for cell in cohort.cells]
+
+
+def test_short_lengths_come_first_whatever_the_suites_order() -> None:
+    plan = plan_of(suite_of(lengths=[256, 64, 128], batch_sizes=[2, 1]))
+    shapes = [(cohort.workload.length, cohort.workload.batch_size) for cohort in plan.cohorts]
+    assert shapes == [(64, 1), (64, 2), (128, 1), (128, 2), (256, 1), (256, 2)]
+
+
+def test_every_cohort_holds_baseline_twin_and_candidates_in_the_suites_order() -> None:
+    plan = plan_of(suite_of(baseline="control-work"))
+    assert len(plan.cohorts) == 2
+    for cohort in plan.cohorts:
+        assert [cell.role for cell in cohort.cells] == ["baseline", "twin", "candidate", "candidate"]
+        names = [cell.name for cell in cohort.cells]
+        assert names == ["control-work", "control-work~twin", "control-null", "control-wrong"]
+
+
+def test_the_twin_is_the_baseline_under_another_id() -> None:
+    baseline, twin = plan_of().cohorts[0].cells[:2]
+    assert replace(twin, cell=baseline.cell, name=baseline.name, role="baseline") == baseline
+    assert twin.cell != baseline.cell
+
+
+def test_ids_are_the_same_at_every_planning() -> None:
+    assert plan_of() == plan_of()
+
+
+def test_no_two_cells_and_no_two_cohorts_share_an_id() -> None:
+    plan = plan_of(suite_of(batch_sizes=[1, 2], threads=[1, 2]))
+    cells = [cell.cell for cohort in plan.cohorts for cell in cohort.cells]
+    assert len(set(cells)) == len(cells) == 8 * 4
+    assert len({cohort.cohort for cohort in plan.cohorts}) == 8
+
+
+def test_ids_change_with_the_methods_options() -> None:
+    def ids(units: int) -> set[str]:
+        return set(_cell_ids(methods=["control-null", {"method": "control-work", "options": {"units": units}}]))
+
+    assert len(ids(1) - ids(2)) == 2
+    assert ids(1) & ids(2) == {name for name in ids(1) if name.startswith("control-null")}
+
+
+def test_ids_change_with_the_kind_of_inputs() -> None:
+    assert not set(_cell_ids(inputs="full")) & set(_cell_ids(inputs="padded"))
+
+
+def test_auto_threads_are_the_slots_cores() -> None:
+    assert {cohort.workload.threads for cohort in plan_of().cohorts} == {4}
+
+
+def test_more_threads_than_a_slot_has_cores_are_refused() -> None:
+    with pytest.raises(RequestError, match="threads: 5 is more than the 4 cores that a slot has here. Use at most 4"):
+        plan_of(suite_of(threads=[1, 5]))
+
+
+def test_a_length_beyond_the_models_positions_is_refused() -> None:
+    with pytest.raises(RequestError, match="lengths: 513 is over the 512 positions of model 'made-up'"):
+        plan_of(suite_of(lengths=[64, 513]))
+
+
+def test_hardware_that_no_node_has_is_refused() -> None:
+    with pytest.raises(RequestError, match="hardware: no node is of class 'fancy'"):
+        plan_of(suite_of(hardware="fancy"))
+
+
+def test_the_named_hardware_class_is_planned_for() -> None:
+    fancy = replace(SLOT, slot="there-cpu0", hardware_class="fancy", cores=(0, 1))
+    plan = plan_of(suite_of(hardware="fancy"), slots=(SLOT, replace(SLOT, slot="b"), fancy))
+    assert {cohort.hardware_class for cohort in plan.cohorts} == {"fancy"}
+    assert {cohort.workload.threads for cohort in plan.cohorts} == {2}
+
+
+def test_any_hardware_is_the_class_with_most_slots() -> None:
+    fancy = replace(SLOT, slot="there-cpu0", hardware_class="fancy")
+    plan = plan_of(slots=(fancy, SLOT, replace(SLOT, slot="here-cpu1")))
+    assert {cohort.hardware_class for cohort in plan.cohorts} == {"plain"}
+
+
+def test_cuda_is_refused_where_no_node_has_a_gpu() -> None:
+    with pytest.raises(RequestError, match="devices: the suite asks for cuda, but no node has a CUDA GPU"):
+        resolve_devices(suite_of(devices=["cuda"]), [MACHINE])
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "expected"),
+    [
+        (["auto"], (), ("cpu",)),
+        (["auto"], ("A GPU",), ("cpu", "cuda")),
+        (["cpu"], ("A GPU",), ("cpu",)),
+        (["cuda"], ("A GPU",), ("cuda",)),
+    ],
+)
+def test_auto_devices_are_all_that_the_nodes_have(
+    asked: list[str], gpus: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert resolve_devices(suite_of(devices=asked), [MACHINE, replace(MACHINE, gpus=gpus)]) == expected
+
+
+def test_cpu_and_gpu_have_cohorts_of_their_own() -> None:
+    plan = plan_of(slots=(SLOT, GPU_SLOT))
+    found = [(cohort.workload.length, cohort.workload.device) for cohort in plan.cohorts]
+    assert found == [(64, "cpu"), (64, "cuda"), (128, "cpu"), (128, "cuda")]
+
+
+def test_an_unsupported_method_stays_in_the_plan_with_its_reason() -> None:
+    plan = plan_of(supported=supports_all_but("control-wrong"))
+    assert plan.unsupported == {"control-wrong": "control-wrong needs what is not here"}
+    assert [cell.name for cell in plan.cohorts[0].cells][2:] == list(METHODS[1:])
+
+
+def test_a_baseline_that_cannot_run_is_refused_with_the_remedy() -> None:
+    with pytest.raises(RequestError, match="baseline: control-null needs what is not here. Name another one"):
+        plan_of(supported=supports_all_but("control-null"))
+
+
+def _packed(memory_bytes: int, methods: int) -> tuple[Cohort, ...]:
+    chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(methods)]
+    suite = suite_of(methods=chosen, lengths=[64])
+    return plan_of(suite, slots=(replace(SLOT, memory_bytes=memory_bytes),)).cohorts
+
+
+def test_cells_that_do_not_fit_the_memory_are_split_in_packs_with_baseline_and_twin_each() -> None:
+    packs = _packed(memory_bytes=8 * GIB, methods=8)
+    assert len(packs) > 1
+    for pack in packs:
+        assert [cell.role for cell in pack.cells[:2]] == ["baseline", "twin"]
+        assert pack.baseline == packs[0].baseline
+    candidates = [cell.name for pack in packs for cell in pack.cells[2:]]
+    assert candidates == [f"m{number}" for number in range(1, 8)]
+    assert len({pack.cohort for pack in packs}) == len(packs)
+
+
+def test_cells_that_fit_the_memory_stay_together() -> None:
+    assert len(_packed(memory_bytes=64 * GIB, methods=8)) == 1
+
+
+def test_even_the_smallest_memory_gets_one_candidate_at_a_time() -> None:
+    assert [len(pack.cells) for pack in _packed(memory_bytes=GIB, methods=4)] == [3, 3, 3]
+
+
+def test_a_baseline_alone_is_still_a_cohort_with_its_twin() -> None:
+    (only,) = _packed(memory_bytes=GIB, methods=1)
+    assert [cell.role for cell in only.cells] == ["baseline", "twin"]
+
+
+LIVING = [f"cell-{number}" for number in range(6)]
+COHORT = plan_of().cohorts[0]
+
+
+@pytest.mark.parametrize("number", range(0, 10, 2))
+def test_an_odd_round_runs_the_reverse_of_the_even_one_before(number: int) -> None:
+    assert round_order(COHORT, 0, number + 1, LIVING) == round_order(COHORT, 0, number, LIVING)[::-1]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_round_is_a_permutation_of_the_living(number: int) -> None:
+    living = LIVING[: 6 - number]
+    assert sorted(round_order(COHORT, 0, number, living)) == living
+
+
+def test_orders_are_seeded_by_cohort_replica_and_pair_of_rounds() -> None:
+    orders = {
+        round_order(cohort, replica, number, LIVING)
+        for cohort in plan_of().cohorts
+        for replica in range(3)
+        for number in (0, 2, 4)
+    }
+    assert len(orders) >= 17  # of 18 draws from 720 orders
+    assert round_order(COHORT, 1, 2, LIVING) == round_order(COHORT, 1, 2, LIVING[::-1])
+
+
+def test_every_cell_comes_first_at_some_time() -> None:
+    assert {round_order(COHORT, 0, number, LIVING)[0] for number in range(60)} == set(LIVING)
+
+
+def test_the_model_decides_what_fits() -> None:
+    large = replace(MODEL, weight_bytes=40 * MODEL.weight_bytes)
+    assert len(plan_of(model=large).cohorts) > len(plan_of().cohorts)

@@ -1,0 +1,100 @@
+"""A method that answers something else is found out, and only such a method is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from farm.quality import AGREEMENT_TEXTS, LEAST_AGREEMENT, PARITY_LIMIT, judge, largest_difference, parity_fault, predictions
+
+BASELINE = np.array([[0.0, 1.0], [2.0, -1.0], [0.5, 0.25]])
+
+
+def test_exact_methods_may_differ_by_rounding() -> None:
+    assert parity_fault(BASELINE, BASELINE + 0.9 * PARITY_LIMIT, exact=True) is None
+
+
+def test_exact_methods_may_not_differ_by_more() -> None:
+    other = BASELINE.copy()
+    other[1, 1] += 2 * PARITY_LIMIT
+    assert parity_fault(BASELINE, other, exact=True) == "logits differ from the baseline's by 0.002, more than 0.001"
+
+
+def test_reduced_precision_may_move_logits() -> None:
+    assert parity_fault(BASELINE, BASELINE + 0.4, exact=False) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("exact", [True, False])
+def test_logits_that_are_not_finite_are_a_fault_of_any_method(value: float, exact: bool) -> None:
+    other = BASELINE.copy()
+    other[0, 0] = value
+    assert parity_fault(BASELINE, other, exact) == "logits are not finite"
+    assert largest_difference(BASELINE, other) == float("inf")
+    assert judge(BASELINE, other, None, exact, None).fault == "logits are not finite"
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_another_shape_is_a_fault_of_any_method(exact: bool) -> None:
+    fault = "logits have shape [3, 1], the baseline's [3, 2]"
+    assert parity_fault(BASELINE, BASELINE[:, :1], exact) == fault
+    assert judge(BASELINE, BASELINE[:, :1], None, exact, None).fault == fault
+
+
+def test_the_largest_difference_is_that_of_the_worst_logit() -> None:
+    other = BASELINE.copy()
+    other[2, 0] -= 0.75
+    other[0, 1] += 0.25
+    assert largest_difference(BASELINE, other) == 0.75
+
+
+def test_two_logits_predict_the_larger_and_one_its_sign() -> None:
+    assert predictions(BASELINE).tolist() == [1, 0, 0]
+    assert predictions(np.array([[0.5], [-0.5], [0.0]])).tolist() == [1, 0, 0]
+
+
+def _disagreeing(texts: int, wrong: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    baseline = np.tile([0.0, 1.0], (texts, 1))
+    other = baseline.copy()
+    other[wrong] = [1.0, 0.0]
+    return baseline, other
+
+
+MOST_WRONG = int(AGREEMENT_TEXTS * (1 - LEAST_AGREEMENT))
+
+
+def test_reduced_precision_must_agree_on_the_fixed_texts() -> None:
+    few = judge(*_disagreeing(300, list(range(MOST_WRONG))), labels=None, exact=False, max_drop_points=None)
+    many = judge(*_disagreeing(300, list(range(MOST_WRONG + 1))), labels=None, exact=False, max_drop_points=None)
+    assert few.fault is None
+    assert many.fault == "agrees with the baseline on 96.9% of 256 texts, below 97%"
+
+
+def test_only_the_first_texts_decide_while_agreement_counts_all() -> None:
+    judged = judge(*_disagreeing(512, list(range(256, 512))), labels=None, exact=False, max_drop_points=None)
+    assert judged.fault is None
+    assert (judged.agreement, judged.agreement_n) == (0.5, 512)
+
+
+def test_agreement_alone_does_not_disqualify_an_exact_method() -> None:
+    assert judge(*_disagreeing(10, [0, 1]), labels=None, exact=True, max_drop_points=None).fault is None
+
+
+def test_without_labels_there_is_no_accuracy_and_no_gate() -> None:
+    judged = judge(BASELINE, BASELINE, labels=None, exact=True, max_drop_points=0.5)
+    assert (judged.accuracy, judged.accuracy_n, judged.gate) == (None, None, None)
+
+
+@pytest.mark.parametrize(("limit", "gate"), [(0.9, "fail"), (1.0, "pass"), (None, None)])
+def test_the_gate_holds_a_drop_in_accuracy_to_its_limit(limit: float | None, gate: str | None) -> None:
+    baseline, other = _disagreeing(100, [3])
+    judged = judge(baseline, other, labels=np.ones(100, int), exact=False, max_drop_points=limit)
+    assert (judged.accuracy, judged.accuracy_n) == (0.99, 100)
+    assert judged.gate == gate
+    assert judged.fault is None
+
+
+def test_a_method_that_is_righter_than_the_baseline_passes() -> None:
+    other, baseline = _disagreeing(100, [3, 4])
+    judged = judge(baseline, other, labels=np.ones(100, int), exact=False, max_drop_points=0.0)
+    assert (judged.accuracy, judged.gate) == (1.0, "pass")

@@ -1,0 +1,183 @@
+"""A run that is cut short loses nothing, counts nothing twice and leaves nobody behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from control_suites import Place, new_place
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+LENGTHS = [8, 12, 16, 20]
+PATIENCE_S = 300.0
+GONE_S = 20.0
+"""How long processes may take to notice that their run is gone; most are within a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One run killed, continued, interrupted, completed; then the same command twice more."""
+
+    place: Place
+    before_kill: list[psutil.Process]
+    left_after_kill: list[str]
+    parts_after_kill: dict[Path, tuple[int, bytes]]
+    continued: list[str]
+    interrupted_code: int
+    interrupted_said: str
+    left_after_interrupt: list[str]
+    parts_after_interrupt: dict[Path, tuple[int, bytes]]
+    completed_code: int
+    completed_said: str
+    again: str
+    fresh: str
+
+
+@pytest.fixture(scope="module")
+def story() -> Iterator[Story]:
+    with new_place() as place:
+        command = ("run", str(place.suite(methods=["control-null", "control-work"], lengths=LENGTHS)))
+        running = place.start(*command, new_session=True)
+        _wait_for_parts(place, 1, running)
+        before_kill = place.processes()
+        running.kill()
+        running.wait(PATIENCE_S)
+        left_after_kill = _left(place)
+        parts_after_kill = _parts(place)
+
+        running = place.start(*command, new_session=True)
+        first_line = _line_with(running, "run 2")
+        _wait_for_parts(place, len(parts_after_kill) + 1, running)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        interrupted_said, _ = running.communicate(timeout=PATIENCE_S)
+        left_after_interrupt = _left(place)
+        parts_after_interrupt = _parts(place)
+
+        completed_code, completed_said = place.farm(*command)
+        yield Story(
+            place,
+            before_kill,
+            left_after_kill,
+            parts_after_kill,
+            [first_line],
+            running.returncode,
+            interrupted_said,
+            left_after_interrupt,
+            parts_after_interrupt,
+            completed_code,
+            completed_said,
+            again=_beginning(place, *command),
+            fresh=_beginning(place, *command, "--fresh"),
+        )
+
+
+def _wait_for_parts(place: Place, count: int, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while len(place.measured()) < count:
+        assert running.poll() is None, running.communicate()[0]
+        assert time.monotonic() < deadline, "nothing was published in time"
+        time.sleep(0.1)
+
+
+def _line_with(running: subprocess.Popen[str], words: str) -> str:
+    assert running.stdout is not None
+    for line in running.stdout:
+        if words in line:
+            return line.strip()
+    raise AssertionError(f"the run ended without saying {words!r}")
+
+
+def _beginning(place: Place, *command: str) -> str:
+    """The line in which a run says what it begins; it is killed at that point."""
+    running = place.start(*command)
+    try:
+        return _line_with(running, "run 2")
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def _left(place: Place) -> list[str]:
+    """Processes of this place that are still there after a while."""
+    deadline = time.monotonic() + GONE_S
+    while (left := place.processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [_describe(process) for process in left]
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {process.name()} {process.status()}"
+    except psutil.Error:
+        return f"{process.pid} gone"
+
+
+def _parts(place: Place) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in place.measured()}
+
+
+def test_a_killed_driver_leaves_no_process_behind(story: Story) -> None:
+    names = [process.name() for process in story.before_kill if process.is_running()]
+    assert len(story.before_kill) >= 5  # the driver, Ray's own and at least one worker were there
+    assert story.left_after_kill == [], names
+
+
+def test_a_killed_run_keeps_what_it_published(story: Story) -> None:
+    assert len(story.parts_after_kill) >= 1
+
+
+def test_the_same_command_says_that_it_continues_the_unfinished_run(story: Story) -> None:
+    (run,) = {path.parent.name for path in story.parts_after_kill}
+    done = len(story.parts_after_kill)
+    assert story.continued == [
+        f"continuing unfinished run {run}: {done} of {len(LENGTHS)} cohort replicas are there already"
+    ]
+
+
+def test_an_interrupted_run_exits_with_130_and_says_how_to_continue(story: Story) -> None:
+    assert story.interrupted_code == 130, story.interrupted_said
+    assert "interrupted; everything published is kept. The same command continues the run" in story.interrupted_said
+    assert "Traceback" not in story.interrupted_said
+
+
+def test_an_interrupted_run_leaves_no_process_behind(story: Story) -> None:
+    assert story.left_after_interrupt == []
+
+
+def test_nothing_published_is_written_again(story: Story) -> None:
+    final = _parts(story.place)
+    for earlier in (story.parts_after_kill, story.parts_after_interrupt):
+        assert {path: final[path] for path in earlier} == earlier
+    assert len(story.parts_after_interrupt) > len(story.parts_after_kill)
+
+
+def test_the_continued_run_completes_with_every_cell_once(story: Story) -> None:
+    assert story.completed_code == 0, story.completed_said
+    (run,) = {path.parent.name for path in story.parts_after_kill}
+    assert f"continuing unfinished run {run}" in story.completed_said
+    frame = pd.read_parquet(story.place.results / "measurements" / run)
+    assert len(frame) == len(LENGTHS) * 3
+    assert not frame.duplicated(["cell", "replica"]).any()
+    assert set(frame["run"]) == {run}
+    assert sorted(frame["length"].unique()) == LENGTHS
+    assert set(frame["status"]) == {"ok"}
+
+
+def test_after_a_finished_run_the_same_command_begins_a_new_one(story: Story) -> None:
+    (run,) = {path.parent.name for path in story.parts_after_kill}
+    assert story.again.startswith("new run ")
+    assert run not in story.again
+
+
+def test_fresh_begins_a_new_run_beside_an_unfinished_one(story: Story) -> None:
+    assert story.fresh.startswith("new run ")
+    assert story.fresh != story.again

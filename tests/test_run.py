@@ -1,0 +1,171 @@
+"""One whole run through real Ray: what succeeds is measured whatever else fails, and every row can be trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+from control_suites import Place, new_place
+
+pytestmark = pytest.mark.timeout(600)
+
+AFTER_WARM_UP = 6_000
+"""More calls than a warm-up makes, so that a control fails in its first turn."""
+
+
+def _crash(name: str, **options: Any) -> dict[str, Any]:
+    return {"method": "control-crash", "name": name, "options": options}
+
+
+METHODS = [
+    "control-null",
+    "control-work",
+    "control-wrong",
+    _crash("raises", after=AFTER_WARM_UP),
+    _crash("segfaults", after=AFTER_WARM_UP, how="segfault"),
+    _crash("dies at load", at="load", how="exit"),
+    {"method": "control-hang", "name": "hangs", "options": {"after": AFTER_WARM_UP}},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that has ended: where, how, what it said, and its rows by the method's name."""
+
+    place: Place
+    code: int
+    said: str
+    rows: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[Ended]:
+    with new_place() as place:
+        suite = place.suite(methods=METHODS, limits={"load_s": 60, "call_s": 3})
+        code, said = place.farm("run", str(suite))
+        assert place.measured(), said
+        rows = pd.read_parquet(place.results / "measurements").to_dict("records")
+        yield Ended(place, code, said, {row["name"]: row for row in rows})
+
+
+def _ok(ended: Ended) -> list[dict[str, Any]]:
+    return [row for row in ended.rows.values() if row["status"] == "ok"]
+
+
+def test_every_planned_cell_has_one_row(ended: Ended) -> None:
+    frame = pd.read_parquet(ended.place.results / "measurements")
+    names = ["control-null", "control-null~twin", "control-work", "control-wrong"]
+    assert list(frame["name"]) == [*names, "raises", "segfaults", "dies at load", "hangs"]
+    assert frame["cell"].is_unique
+
+
+def test_what_works_is_measured_whatever_else_fails(ended: Ended) -> None:
+    assert [row["name"] for row in _ok(ended)] == ["control-null", "control-null~twin", "control-work"]
+    assert all(len(row["latency_ns"]) >= 4 * 5 for row in _ok(ended))
+
+
+def test_some_failed_cells_give_exit_code_1(ended: Ended) -> None:
+    assert ended.code == 1
+
+
+def test_wrong_logits_are_invalid_and_never_timed(ended: Ended) -> None:
+    row = ended.rows["control-wrong"]
+    assert row["status"] == "invalid"
+    assert list(row["reasons"]) == ["logits differ from the baseline's by 2, more than 0.001"]
+    assert len(row["latency_ns"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("raises", "RuntimeError: this control raises on purpose"),
+        ("segfaults", "the process died"),
+        ("dies at load", "the process died"),
+        ("hangs", "a call took longer than 3 s"),
+    ],
+)
+def test_a_failing_cell_says_why(ended: Ended, name: str, reason: str) -> None:
+    row = ended.rows[name]
+    assert row["status"] == "failed"
+    assert list(row["reasons"]) == [reason]
+    assert reason in ended.said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("raises", "this control raises on purpose"), ("segfaults", "SIGSEGV received")]
+)
+def test_a_crashed_cell_keeps_its_last_words(ended: Ended, name: str, words: str) -> None:
+    assert words in ended.rows[name]["error_tail"]
+
+
+def test_each_cell_is_a_process_of_its_own(ended: Ended) -> None:
+    loaded = [row for row in ended.rows.values() if row["proof"] is not None]
+    pids = [json.loads(row["proof"])["pid"] for row in loaded]
+    assert len(loaded) == 7  # all but the one that died at load
+    assert len(set(pids)) == len(pids)
+    assert pids == [row["pid"] for row in loaded]
+
+
+def test_each_cell_proves_its_cores_and_threads(ended: Ended) -> None:
+    for row in _ok(ended):
+        proof = json.loads(row["proof"])
+        assert proof["affinity"] == list(row["cores"])[: row["threads"]]
+        assert proof["omp_num_threads"] == str(row["threads"])
+        assert proof["imported_runtimes"] == []
+
+
+def test_lists_per_sample_and_per_round_are_parallel(ended: Ended) -> None:
+    for row in ended.rows.values():
+        assert len(row["round"]) == len(row["latency_ns"])
+        rounds = len(set(row["round"]))
+        for column in ("round_started_unix_ns", "round_position", "round_turn_ns", "round_cpu_ns"):
+            assert len(row[column]) == rounds
+    assert all(set(row["round"]) == {0, 1, 2, 3} for row in _ok(ended))
+
+
+def test_rounds_reverse_each_other(ended: Ended) -> None:
+    # From the second pair on, when those that fail in their turn have fallen out.
+    orders = {name: list(ended.rows[name]["round_position"][2:]) for name in ("control-null", "control-work")}
+    assert all(sum(positions) == 2 for positions in orders.values())
+
+
+def test_samples_are_as_long_as_the_clock_needs(ended: Ended) -> None:
+    assert ended.rows["control-null"]["calls_per_sample"] > 1
+
+
+def test_all_samples_are_in_duckdb_and_in_pandas_alike(ended: Ended) -> None:
+    files = f"{ended.place.results}/measurements/*/*.parquet"
+    counted = duckdb.sql(f"SELECT count(*) FROM (SELECT unnest(latency_ns) FROM '{files}')").fetchone()
+    frame = pd.read_parquet(ended.place.results / "measurements")
+    assert counted == (sum(len(samples) for samples in frame["latency_ns"]),)
+    assert counted > (0,)
+
+
+def test_the_predictions_are_judged_on_the_suites_texts(ended: Ended) -> None:
+    row = ended.rows["control-work"]
+    assert (row["agreement"], row["agreement_n"], row["accuracy"], row["accuracy_n"]) == (1.0, 8, 0.5, 8)
+    assert row["gate"] == "pass"
+    assert row["max_abs_logit_diff"] == 0.0
+
+
+def test_the_same_results_are_told_as_a_table_and_by_sql(ended: Ended) -> None:
+    code, table = ended.place.farm("table", "--format", "csv")
+    assert code == 0
+    assert "control-work" in table
+    question = "SELECT count(*) AS n FROM cells WHERE status = 'ok'"
+    code, answer = ended.place.farm("query", question, "--format", "csv")
+    assert (code, answer.split()) == (0, ["n", "3"])
+
+
+def test_nothing_runs_on_after_the_run(ended: Ended) -> None:
+    assert not ended.place.processes()
+
+
+def test_only_the_lock_and_rays_logs_stay_among_temporary_files(ended: Ended) -> None:
+    left = {path.name for path in (ended.place.root / "tmp").iterdir()}
+    assert left <= {"inference-farm.lock", "ray"}

@@ -1,0 +1,105 @@
+"""When to stop depends on time and effort, never on what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from made_up import plan_of, suite_of
+
+from farm.stopping import (
+    AFTER_PILOT_SHARE,
+    EFFORTS,
+    LEAST_ROUNDS,
+    another_round,
+    budget_share,
+    same_margin,
+    spendable_s,
+)
+
+QUICK = EFFORTS["quick"]
+COHORTS = plan_of(suite_of(lengths=[64, 128, 512])).cohorts
+
+
+def _rounds(share_s: float | None, round_s: float = 1.0) -> int:
+    """Rounds of a made-up replica whose rounds all take `round_s`."""
+    done: list[float] = []
+    while another_round(QUICK, done, sum(done), share_s):
+        done.append(round_s)
+    return len(done)
+
+
+def test_shares_spend_the_whole_budget() -> None:
+    left = 100.0
+    waiting = list(COHORTS)
+    while waiting:
+        cohort = waiting.pop(0)
+        left -= left * budget_share(cohort, waiting)
+    assert left == pytest.approx(0.0, abs=1e-9)
+
+
+def test_every_replica_gets_what_it_would_get_if_it_came_first() -> None:
+    first = [budget_share(cohort, [other for other in COHORTS if other is not cohort]) for cohort in COHORTS]
+    assert sum(first) == pytest.approx(1.0)
+    in_turn, left = [], 1.0
+    for number, cohort in enumerate(COHORTS):
+        in_turn.append(left * budget_share(cohort, COHORTS[number + 1 :]))
+        left -= in_turn[-1]
+    assert in_turn == pytest.approx(first)
+
+
+def test_longer_texts_get_a_larger_share() -> None:
+    shares = [budget_share(cohort, [other for other in COHORTS if other is not cohort]) for cohort in COHORTS]
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]
+
+
+def test_two_slots_share_what_is_waiting() -> None:
+    alone = budget_share(COHORTS[0], COHORTS[1:], slots=1)
+    assert budget_share(COHORTS[0], COHORTS[1:], slots=2) > alone
+
+
+def test_rounds_stop_at_the_efforts_cap_when_time_is_plenty() -> None:
+    assert _rounds(share_s=None) == _rounds(share_s=1e9) == QUICK.most_rounds
+
+
+@pytest.mark.parametrize("share_s", [0.0, -5.0, 1.0, 4.0, 5.9])
+def test_rounds_never_fall_below_the_least(share_s: float) -> None:
+    assert _rounds(share_s) == LEAST_ROUNDS
+
+
+@pytest.mark.parametrize("share_s", [6.0, 7.0, 8.5, 10.0, 11.9, 13.3])
+def test_rounds_stay_within_the_share_and_even(share_s: float) -> None:
+    rounds = _rounds(share_s)
+    assert rounds % 2 == 0
+    assert rounds <= share_s < rounds + 2
+
+
+def test_an_odd_number_of_rounds_is_completed_where_one_more_fits() -> None:
+    done = [1.0] * 5
+    assert another_round(QUICK, done, 5.0, share_s=6.0)
+    assert not another_round(QUICK, done, 5.0, share_s=5.5)
+
+
+def test_caps_are_even_so_that_drift_cancels() -> None:
+    assert all(effort.most_rounds % 2 == 0 for effort in EFFORTS.values())
+    assert LEAST_ROUNDS % 2 == 0
+
+
+def test_without_a_budget_nothing_is_shared_out() -> None:
+    assert spendable_s(QUICK, None, None, pilot_waiting=True) is None
+
+
+def test_time_is_held_back_while_pilots_wait_and_given_out_afterwards() -> None:
+    effort = EFFORTS["standard"]
+    assert spendable_s(effort, 100.0, 100.0, pilot_waiting=True) == pytest.approx(100 * (1 - AFTER_PILOT_SHARE))
+    assert spendable_s(effort, 100.0, 40.0, pilot_waiting=False) == 40.0
+    assert spendable_s(effort, 100.0, 10.0, pilot_waiting=True) == 0.0
+
+
+def test_an_effort_without_further_replicas_holds_nothing_back() -> None:
+    assert spendable_s(QUICK, 100.0, 60.0, pilot_waiting=True) == 60.0
+
+
+def test_the_margin_of_same_follows_the_efforts_target() -> None:
+    assert same_margin(replace(QUICK, half_width=0.02)) == pytest.approx(0.03)
