@@ -55,10 +55,11 @@ def find_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artif
     if method.depends_on(workload) is None:
         return Artifact(key, model.folder, model.weight_bytes, 0.0, cached=True)
     folder = _folder(key)
-    manifest = _read_manifest(folder)
-    if manifest is None:
+    if not folder.is_dir():
         return None
-    if not _intact(folder, manifest["files"]):
+    # A folder appears all at once, so one without a manifest is as damaged as one whose files have changed.
+    manifest = _read_manifest(folder)
+    if manifest is None or not _intact(folder, manifest["files"]):
         shutil.rmtree(folder, ignore_errors=True)
         return None
     return Artifact(key, str(folder), _size(manifest["files"]), manifest["prepare_s"], cached=True)

@@ -164,7 +164,7 @@ class OnnxRuntimeFp32(Method):
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "first-call")
         session = onnxruntime.InferenceSession(
-            str(folder / GRAPH), options, providers=[PROVIDERS[workload.device], "CPUExecutionProvider"]
+            str(folder / GRAPH), options, providers=list({PROVIDERS[workload.device]: None, PROVIDERS["cpu"]: None})
         )
         return SessionCallable(session, workload, json.loads((folder / FACTS).read_text()), profile)
 

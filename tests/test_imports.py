@@ -13,7 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 PURE = ("plan", "schedule", "stopping", "stats", "quality", "rows", "records", "errors", "captions", "ratios", "events")
-IMPURE = {"ray", "time", "datetime", "random", "os", "sys", "pathlib", "subprocess", "socket", "tempfile", "shutil", "io"}
+IMPURE = {
+    "ray",
+    "time",
+    "datetime",
+    "random",
+    "os",
+    "sys",
+    "pathlib",
+    "subprocess",
+    "socket",
+    "tempfile",
+    "shutil",
+    "io",
+}
 RAY = {"farm.driver", "farm.cohort", "farm.slots", "farm.submit"}
 MEASURING = ("farm.actor", "farm.timing", "farm.warmup", "farm.guards")
 STATISTICS = {"scipy", "statsmodels", "farm.stats", "farm.speedups", "farm.ratios", "farm.tables"}

@@ -66,7 +66,7 @@ def test_auto_threads_are_the_slots_cores() -> None:
 
 
 def test_more_threads_than_a_slot_has_cores_are_refused() -> None:
-    with pytest.raises(RequestError, match="threads: 5 is more than the 4 cores that a slot has here. Use at most 4"):
+    with pytest.raises(RequestError, match=r"threads: 5 is more than the 4 cores that a slot has here. Use at most 4"):
         plan_of(suite_of(threads=[1, 5]))
 
 
@@ -126,7 +126,7 @@ def test_an_unsupported_method_stays_in_the_plan_with_its_reason() -> None:
 
 
 def test_a_baseline_that_cannot_run_is_refused_with_the_remedy() -> None:
-    with pytest.raises(RequestError, match="baseline: control-null needs what is not here. Name another one"):
+    with pytest.raises(RequestError, match=r"baseline: control-null needs what is not here. Name another one"):
         plan_of(supported=supports_all_but("control-null"))
 
 

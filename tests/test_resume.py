@@ -31,7 +31,7 @@ class Story:
     before_kill: list[psutil.Process]
     left_after_kill: list[str]
     parts_after_kill: dict[Path, tuple[int, bytes]]
-    continued: list[str]
+    continued: str
     interrupted_code: int
     interrupted_said: str
     left_after_interrupt: list[str]
@@ -39,6 +39,8 @@ class Story:
     completed_code: int
     completed_said: str
     again: str
+    ended_code: int
+    left_after_ending: list[str]
     fresh: str
 
 
@@ -55,28 +57,39 @@ def story() -> Iterator[Story]:
         parts_after_kill = _parts(place)
 
         running = place.start(*command, new_session=True)
-        first_line = _line_with(running, "run 2")
+        continued = _line_with(running, "run 2")
         _wait_for_parts(place, len(parts_after_kill) + 1, running)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the whole group
         interrupted_said, _ = running.communicate(timeout=PATIENCE_S)
-        left_after_interrupt = _left(place)
+        interrupted_code, left_after_interrupt = running.returncode, _left(place)
         parts_after_interrupt = _parts(place)
 
         completed_code, completed_said = place.farm(*command)
+
+        running = place.start(*command)
+        again = _line_with(running, "run 2")
+        running.terminate()
+        running.communicate(timeout=PATIENCE_S)
+        ended_code, left_after_ending = running.returncode, _left(place)
+
+        beginning = place.start(*command, "--fresh")
+        fresh = _line_with(beginning, "run 2")
         yield Story(
             place,
             before_kill,
             left_after_kill,
             parts_after_kill,
-            [first_line],
-            running.returncode,
+            continued,
+            interrupted_code,
             interrupted_said,
             left_after_interrupt,
             parts_after_interrupt,
             completed_code,
             completed_said,
-            again=_beginning(place, *command),
-            fresh=_beginning(place, *command, "--fresh"),
+            again,
+            ended_code,
+            left_after_ending,
+            fresh,
         )
 
 
@@ -94,16 +107,6 @@ def _line_with(running: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return line.strip()
     raise AssertionError(f"the run ended without saying {words!r}")
-
-
-def _beginning(place: Place, *command: str) -> str:
-    """The line in which a run says what it begins; it is killed at that point."""
-    running = place.start(*command)
-    try:
-        return _line_with(running, "run 2")
-    finally:
-        running.kill()
-        running.communicate()
 
 
 def _left(place: Place) -> list[str]:
@@ -138,9 +141,8 @@ def test_a_killed_run_keeps_what_it_published(story: Story) -> None:
 def test_the_same_command_says_that_it_continues_the_unfinished_run(story: Story) -> None:
     (run,) = {path.parent.name for path in story.parts_after_kill}
     done = len(story.parts_after_kill)
-    assert story.continued == [
-        f"continuing unfinished run {run}: {done} of {len(LENGTHS)} cohort replicas are there already"
-    ]
+    there = f"{done} of {len(LENGTHS)} cohort replicas are there already"
+    assert story.continued == f"continuing unfinished run {run}: {there}"
 
 
 def test_an_interrupted_run_exits_with_130_and_says_how_to_continue(story: Story) -> None:
@@ -176,6 +178,11 @@ def test_after_a_finished_run_the_same_command_begins_a_new_one(story: Story) ->
     (run,) = {path.parent.name for path in story.parts_after_kill}
     assert story.again.startswith("new run ")
     assert run not in story.again
+
+
+def test_a_polite_request_to_end_is_taken_like_an_interruption(story: Story) -> None:
+    assert story.ended_code == 130
+    assert story.left_after_ending == []
 
 
 def test_fresh_begins_a_new_run_beside_an_unfinished_one(story: Story) -> None:

@@ -154,7 +154,7 @@ def test_overrides_replace_keys_and_reach_into_them(tmp_path: Path) -> None:
 
 
 def test_an_override_of_an_unknown_key_is_refused() -> None:
-    with pytest.raises(RequestError, match="unknown key 'budget'. Did you mean 'budget_s'"):
+    with pytest.raises(RequestError, match=r"unknown key 'budget'. Did you mean 'budget_s'"):
         load_suite(None, {"budget": 3})
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from farm import __version__
@@ -186,7 +187,11 @@ def methods() -> int:
     for column in ("method", "also", "devices", "here", "what it is"):
         table.add_column(column)
     for name in known_methods():
-        method = find_method(name)
+        try:
+            method = find_method(name)
+        except RequestError as error:  # somebody else's, and broken: it must not hide the others
+            table.add_row(name, "", "", "no", escape(str(error)))
+            continue
         aliases = sorted({alias for alias, ids in ALIASES.items() if name in ids.values()})
         runnable = []
         reasons = []
@@ -224,10 +229,15 @@ def run_app(arguments: list[str]) -> int:
     except FarmError as error:
         return _report(str(error), SOME_FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        return _report("interrupted; everything published is kept. The same command continues the run", INTERRUPTED)
+        return _report_interruption()
     except Exception as error:
         return _usage_error(error)
-    return int(code or DONE)
+    # The parser turns a Ctrl-C into this code by itself, and says nothing.
+    return _report_interruption() if code == INTERRUPTED else int(code or DONE)
+
+
+def _report_interruption() -> int:
+    return _report("interrupted; everything published is kept. The same command continues the run", INTERRUPTED)
 
 
 def _usage_error(error: Exception) -> int:
