@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from farm.records import Machine, ModelInfo, Workload
 from tasks.cache import cache_folder, publish_folder
+from tasks.digests import remembered_sha256
 from tasks.method import Arrays, Method, library_versions
 
 MANIFEST = "artifact.json"
@@ -145,8 +146,9 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    """Size and digest. The digest is remembered while size and modification time stay: artifacts are checked before
+    every cohort, and hashing a gigabyte each time would cost more than many a measurement."""
+    return {"bytes": path.stat().st_size, "sha256": remembered_sha256(path)}
 
 
 def _intact(folder: Path, files: Mapping[str, Any]) -> bool:

@@ -26,8 +26,10 @@ _SENTENCES_FILE = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
 CLEAR_RATING = 0.5
 
 HELD_OUT_REVIEWS = 75
-# Chosen by the labels alone, so that the held-out set represents all: 678 clear sentences, 59.6 % of them positive
-# (58.6 % of all are). Some other splits hold out many more negative reviews than they train on.
+# Holds out 678 clear sentences, 59.6 % of them positive, as 58.6 % of all are; some other splits hold out many more
+# negative reviews than they train on. It was preferred to such a one after models had been trained on both, and it is
+# easier than the mean split (a linear classifier: 83.8 % against 81.7 %, standard deviation 1.6): accuracies on it
+# compare methods with one another, they are no estimate for new reviews.
 SPLIT_SEED = 1117
 
 LABELS = ("negative", "positive")
