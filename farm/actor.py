@@ -28,6 +28,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 PR_SET_PDEATHSIG = 1
 
+EVALUATION_BATCH = 16
+"""Texts evaluated at once where that changes nothing: the weights are then read from memory once for all of them."""
+
 
 def thread_environment(threads: int) -> dict[str, str]:
     """Environment variables that give every numerical library `threads` threads from its first import on."""
@@ -127,8 +130,14 @@ class CellProcess:
         return timing.time_turn(self._call, self._inputs, self._samples, self._batch)
 
     def predict(self, encoded: Arrays) -> np.ndarray:
-        """Return the logits `[texts, labels]` of single texts, run at this cell's batch size."""
-        return predict(self._call, encoded, self._cell.workload.batch_size, trim=self._method.any_length)
+        """Return the logits `[texts, labels]`, each text as the cell would be given it.
+
+        Only where no result depends on it (FP32, any shape) are texts of like length put together: reduced precision
+        scales activations over what it is given at once.
+        """
+        together = self._method.any_shape and self._method.exact
+        size = EVALUATION_BATCH if together else self._cell.workload.batch_size
+        return predict(self._call, encoded, size, trim=self._method.any_shape)
 
     def peak_rss_bytes(self) -> int | None:
         """Peak resident memory of this process since it was executed, or None where the platform does not tell."""

@@ -18,10 +18,10 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from farm.actor import CellProcess, WorkshopProcess, thread_environment
+from farm.actor import CellProcess, WorkshopProcess
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.machine import describe_machine
-from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp
+from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Workload
 from farm.suite import Limits
 from farm.timing import turn_s
 from tasks.artifacts import Artifact, evaluation_path, find_artifact, load_evaluation, save_evaluation
@@ -70,21 +70,33 @@ class CohortProcess:
             return False
         return True
 
-    def prepare(self, cell: Cell, model: ModelInfo) -> Artifact | Failure:
-        """Find the cell's artifact in this node's cache, or make it in a process of its own."""
-        found = find_artifact(find_method(cell.method), model, cell.workload)
+    def prepare(self, cell: Cell, model: ModelInfo, later: Sequence[Workload] = ()) -> Artifact | Failure:
+        """Find the cell's artifact in this node's cache, or make it in a process of its own.
+
+        That process also makes what the method needs for the `later` workloads of the run: importing and loading a
+        model costs more than most conversions. What fails then is reported when its own cohort asks.
+        """
+        method = find_method(cell.method)
+        found = find_artifact(method, model, cell.workload)
         if found is not None:
             return found
         name = f"prepare-{cell.cell}"
         try:
             handle = self._launch(WorkshopProcess, name, cell).handle
-            artifact = ray.get(handle.prepare.remote(cell.method, model, cell.workload), timeout=self._limits.prepare_s)
+            artifact = self._make(handle, cell, model, cell.workload)
+            with suppress(RayError):
+                for workload in later:
+                    self._make(handle, cell, model, workload)
         except Exception as error:
             return self._explain(name, error, f"preparing took longer than {self._limits.prepare_s:g} s")
         finally:
             self._kill(name)
         os.sync()  # the kernel must not flush the artifact while somebody is being timed
         return artifact
+
+    def _make(self, handle: Any, cell: Cell, model: ModelInfo, workload: Workload) -> Artifact:
+        made: Artifact = ray.get(handle.prepare.remote(cell.method, model, workload), timeout=self._limits.prepare_s)
+        return made
 
     def evaluate(self, cell: Cell, model: ModelInfo, encoded: Arrays, dataset_sha256: str) -> np.ndarray | Failure:
         """Return the logits `[texts, labels]` of the method over an evaluation set, from the cache if they are there.
@@ -195,10 +207,13 @@ class CohortProcess:
         return self._call_limit_s + 3 * self._turn_s[name]
 
     def _start(self, kind: type, name: str, cell: Cell) -> Running:
-        """Ask Ray for a process of this cohort; its thread settings hold from its very first import."""
+        """Ask Ray for a process of this cohort.
+
+        It sets its threads itself, before it imports a runtime: a runtime environment would do so too, but starting
+        through one takes Ray half a second more for each process.
+        """
         log = self._folder / f"{name}.log"
-        environment = {"env_vars": thread_environment(cell.workload.threads)}
-        remote = ray.remote(kind).options(num_cpus=0, runtime_env=environment, max_restarts=0)
+        remote = ray.remote(kind).options(num_cpus=0, max_restarts=0)
         cores = self._slot.cores[: cell.workload.threads] if cell.workload.device == "cpu" else self._slot.cores
         self._running[name] = Running(remote.remote(list(cores), cell.workload.threads, str(log)), log)
         return self._running[name]

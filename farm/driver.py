@@ -98,6 +98,7 @@ class _Driver:
         self._bench = bench
         self._listener = bench.listener
         self._plan = plan
+        bench.cohorts = plan.cohorts
         self._slots = found
         self._opened = opened
         record = opened.record

@@ -12,7 +12,7 @@ import numpy as np
 from farm import quality, stats
 from farm.events import Listener, RoundDone, Step
 from farm.plan import round_order
-from farm.records import Cell, Failure, ModelInfo
+from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
 from farm.rows import ReplicaLog, logits_of
 from farm.stopping import Effort, another_round
 from farm.suite import Suite
@@ -47,8 +47,17 @@ class Bench:
     inputs: Mapping[tuple[int, int], Sequence[Arrays]]
     evaluation: Evaluation | None
     listener: Listener
+    cohorts: tuple[Cohort, ...] = ()
     started: float = field(default_factory=time.monotonic)
     excluded_s: float = 0.0
+
+    def later_workloads(self, cohort: Cohort, cell: Cell) -> list[Workload]:
+        """The workloads at which the cohorts after this one will run the same method."""
+        others = [each for each in self.cohorts if each.hardware_class == cohort.hardware_class]
+        later = others[others.index(cohort) + 1 :]
+        return [
+            same.workload for each in later for same in each.cells if (same.role, same.name) == (cell.role, cell.name)
+        ]
 
     @property
     def budget_s(self) -> float | None:
@@ -91,7 +100,7 @@ async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
             _fail(log, cell, Failure("unsupported", cell.unsupported))
             continue
         bench.listener.on(Step("prepare", number, len(cells), _at(cell)))
-        made = await cohort.prepare.remote(cell, bench.model)
+        made = await cohort.prepare.remote(cell, bench.model, bench.later_workloads(log.cohort, cell))
         if isinstance(made, Failure):
             _fail(log, cell, made)
         else:

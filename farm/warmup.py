@@ -9,9 +9,9 @@ LEAST_CALLS = 3
 LEAST_NS = 1_000_000_000
 """At least 3 calls and 1 s: thread pools, page faults, caches and clocks settle within the first second."""
 
-MOST_NS = 3_000_000_000
+MOST_NS = 2_000_000_000
 MOST_CALLS = 5_000
-"""The cap. A cell that is still changing after 3 s is measured all the same, and marked as not steady."""
+"""The cap. A cell that is still changing after 2 s is measured all the same, and marked as not steady."""
 
 WINDOW_CALLS = 3
 AGREEMENT = 0.01

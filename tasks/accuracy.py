@@ -51,22 +51,24 @@ def load_dataset(name: str, label_names: Sequence[str] = (), progress: Progress 
 def predict(
     call: Callable[[Arrays], Arrays], encoded: Arrays, batch_size: int = 1, trim: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Logits [n, labels] of `call` on the n rows of `encoded`, `batch_size` rows at a time, in their order.
+    """Logits [n, labels] of `call` on the n rows of `encoded`, `batch_size` rows at a time, in the rows' order.
 
     `call` takes and returns a mapping of names to arrays; its result has a `logits` array [batch_size, labels]. A last
     batch that is not full is filled by repeating its last row: a method may take only the shape it was prepared for.
-    `trim` cuts columns that are padding in the whole batch, for methods that take any length: it changes no FP32
-    result and saves most of the arithmetic on short texts.
+    `trim` batches rows of like length and cuts columns that are padding in the whole batch, for methods that take any
+    shape: it changes no FP32 result and saves most of the arithmetic on short texts.
     """
-    rows = len(next(iter(encoded.values())))
+    mask = encoded["attention_mask"]
+    rows = len(mask)
+    order = np.argsort(mask.sum(axis=1), kind="stable") if trim else np.arange(rows)
     parts = []
     for start in range(0, rows, batch_size):
-        index = np.minimum(np.arange(start, start + batch_size), rows - 1)
-        used = _used_columns(encoded["attention_mask"][index]) if trim else slice(None)
+        index = order[np.minimum(np.arange(start, start + batch_size), rows - 1)]
+        used = _used_columns(mask[index]) if trim else slice(None)
         logits = call({name: np.ascontiguousarray(array[index][:, used]) for name, array in encoded.items()})["logits"]
         # A copy: a runtime may reuse the memory of its outputs in the next call.
         parts.append(np.array(logits, dtype=np.float32)[: rows - start])
-    return np.concatenate(parts)
+    return np.concatenate(parts)[np.argsort(order, kind="stable")]
 
 
 def _used_columns(mask: npt.NDArray[Any]) -> slice:

@@ -50,8 +50,8 @@ class Method(ABC):
     """Modules that must be importable; they are also the only runtimes that a cell of this method may import."""
     exact: ClassVar[bool] = True
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
-    any_length: ClassVar[bool] = False
-    """True where one loaded artifact takes sequences of every length, so that evaluating needs no padding."""
+    any_shape: ClassVar[bool] = False
+    """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
     Options: ClassVar[type] = NoOptions
     """A frozen dataclass of the settings that a suite may give; validated before anything runs."""
 

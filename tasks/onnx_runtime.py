@@ -106,7 +106,7 @@ class OnnxRuntimeFp32(Method):
     about: ClassVar[str] = "ONNX Runtime, FP32, transformer fusions applied"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime",)
-    any_length: ClassVar[bool] = True
+    any_shape: ClassVar[bool] = True
     Options: ClassVar[type] = SessionOptions
 
     def check_supported(self, machine: Machine, device: Device) -> None:

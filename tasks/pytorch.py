@@ -140,7 +140,7 @@ class PyTorchEager(Method):
     about: ClassVar[str] = "PyTorch eager, FP32, SDPA attention"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    any_length: ClassVar[bool] = True
+    any_shape: ClassVar[bool] = True
 
     def import_runtime(self, model: ModelInfo) -> None:
         """Import the model's own class too."""

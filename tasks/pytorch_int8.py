@@ -37,7 +37,7 @@ class PyTorchInt8Dynamic(Method):
     about: ClassVar[str] = "PyTorch eager, linear layers dynamically quantized to int8"
     precision: ClassVar[str] = "int8"
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    any_length: ClassVar[bool] = True
+    any_shape: ClassVar[bool] = True
     exact: ClassVar[bool] = False
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
