@@ -23,10 +23,29 @@ def test_logits_come_in_order_for_every_batch_size(batch_size: int) -> None:
         reused[:] = inputs["input_ids"][:, :1] + np.array([0, 100])
         return {"logits": reused}
 
-    encoded = {"input_ids": np.arange(10).reshape(10, 1) * np.ones((1, 5), dtype=np.int64)}
+    ids = np.arange(10).reshape(10, 1) * np.ones((1, 5), dtype=np.int64)
+    encoded = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     logits = predict(call, encoded, batch_size=batch_size)
     assert logits.tolist() == [[row, row + 100] for row in range(10)]
     assert set(seen) == {(batch_size, 5)}
+
+
+@pytest.mark.parametrize("padded_side", ["left", "right"])
+def test_trimming_gives_every_text_its_own_tokens_and_keeps_the_order(padded_side: str) -> None:
+    columns = []
+
+    def call(inputs: Arrays) -> Arrays:
+        columns.append(inputs["input_ids"].shape[1])
+        return {"logits": (inputs["input_ids"] * inputs["attention_mask"]).sum(axis=1, keepdims=True)}
+
+    lengths = [7, 2, 5, 3, 7, 1]
+    mask = np.array([[1] * length + [0] * (8 - length) for length in lengths], dtype=np.int64)
+    ids = mask * np.arange(1, 7).reshape(6, 1) + (1 - mask) * 99
+    if padded_side == "left":
+        mask, ids = mask[:, ::-1], ids[:, ::-1]
+    logits = predict(call, {"input_ids": ids, "attention_mask": mask}, batch_size=2, trim=True)
+    assert logits[:, 0].tolist() == [number * length for number, length in enumerate(lengths, start=1)]
+    assert columns == [2, 5, 7]
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
