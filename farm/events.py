@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from farm.records import Cohort
+from farm.stats import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RoundDone:
-    """A round ended. `speedups` holds the running estimate by method name, without an interval's promise."""
+    """A round ended. `speedups` holds the estimates from this replica's rounds so far, by method name."""
 
     cohort: Cohort
     replica: int
     rounds: int
-    speedups: Mapping[str, float]
+    speedups: Mapping[str, Estimate]
     left_s: float | None
 
 

@@ -92,14 +92,9 @@ def _footer(plan: Plan) -> tuple[str, ...]:
     effort = EFFORTS[plan.suite.effort]
     budget_s = plan.suite.budget_s or effort.budget_s
     time = "as long as it needs" if budget_s is None else f"at most {budget_s / 60:.1f} minutes of measuring"
-    replicas = (
-        f"{effort.replicas}"
-        if effort.replicas == effort.most_replicas
-        else f"{effort.replicas} to {effort.most_replicas}"
-    )
-    lines = [
-        f"effort {plan.suite.effort}: {replicas} replicas of each cohort, {time}; preparing comes before and is cached"
-    ]
+    few, most = effort.replicas, effort.most_replicas
+    replicas = "1 replica" if most == 1 else f"{few} replicas" if few == most else f"{few} to {most} replicas"
+    lines = [f"effort {plan.suite.effort}: {replicas} of each cohort, {time}; preparing comes before and is cached"]
     if plan.model is DEMO_NOT_BUILT:
         lines.append("the demo model is not built yet: the first run makes it, within three minutes on two cores")
     lines += [f"unsupported here: {name}: {reason}" for name, reason in plan.unsupported.items()]

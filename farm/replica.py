@@ -174,15 +174,15 @@ async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | 
         bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
 
 
-def running_speedups(log: ReplicaLog) -> dict[str, float]:
-    """The estimate so far by method name: geometric mean over rounds of the paired ratios."""
+def running_speedups(log: ReplicaLog) -> dict[str, stats.Estimate]:
+    """The estimates from the rounds so far, by method name."""
 
     def turns(cell: Cell) -> dict[int, tuple[int, ...]]:
         return {each.number: each.turns[cell.cell].latency_ns for each in log.rounds if cell.cell in each.turns}
 
     baseline = turns(log.cohort.baseline)
     ratios = {cell.name: stats.paired_log_ratios(baseline, turns(cell)) for cell in log.living()[1:]}
-    return {name: float(np.exp(values.mean())) for name, values in ratios.items() if len(values)}
+    return {name: stats.estimate([values]) for name, values in ratios.items() if len(values)}
 
 
 def _fail(log: ReplicaLog, cell: Cell, failure: Failure) -> None:

@@ -12,13 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm import stats
+from farm import stats, stopping
 from farm.errors import RequestError
 from farm.records import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
-
-SAME_WITHIN_BY_EFFORT = {"quick": 0.03, "standard": 0.03, "rigorous": 0.015}
-"""The "same" margin where a suite names none: 1.5 x the effort's target half-width (2 %, rigorous 1 %)."""
 
 DERIVATION_VERSION = 1
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
@@ -90,7 +87,7 @@ def same_within(store: Store, run: str) -> float:
     except RequestError:  # measurements copied without their run record still have ratios
         suite = {}
     effort = str(suite.get("effort", "standard"))
-    return float(suite.get("same_within") or SAME_WITHIN_BY_EFFORT.get(effort, SAME_WITHIN_BY_EFFORT["standard"]))
+    return float(suite.get("same_within") or stopping.same_margin(effort))
 
 
 def _derive(store: Store, run: str) -> pa.Table:

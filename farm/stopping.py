@@ -21,7 +21,7 @@ class Effort:
 
 EFFORTS: Mapping[str, Effort] = {
     # One replica of everything: an answer within three minutes, set-up included.
-    "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.03, budget_s=165),
+    "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=165),
     "standard": Effort(replicas=5, most_replicas=10, most_rounds=20, half_width=0.02, budget_s=1500),
     "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=40, half_width=0.01, budget_s=None),
 }
@@ -40,9 +40,9 @@ AFTER_PILOT_SHARE = 0.3
 """The part of a budget held back for the replicas that the pilots turn out to need."""
 
 
-def same_margin(effort: Effort) -> float:
-    """The margin, as a fraction, within which an interval is called `same`."""
-    return SAME_MARGIN_FACTOR * effort.half_width
+def same_margin(effort: str) -> float:
+    """The margin, as a fraction, within which an interval is called `same`, where a suite names none."""
+    return SAME_MARGIN_FACTOR * EFFORTS.get(effort, EFFORTS["standard"]).half_width
 
 
 def weight(cohort: Cohort) -> float:

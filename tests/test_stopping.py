@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from made_up import plan_of, suite_of
 
@@ -102,4 +100,5 @@ def test_an_effort_without_further_replicas_holds_nothing_back() -> None:
 
 
 def test_the_margin_of_same_follows_the_efforts_target() -> None:
-    assert same_margin(replace(QUICK, half_width=0.02)) == pytest.approx(0.03)
+    assert same_margin("standard") == pytest.approx(0.03)
+    assert same_margin("rigorous") == pytest.approx(0.015)

@@ -22,6 +22,8 @@ from farm.errors import FarmError, RequestError, ResultsError
 DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; done, but some cells failed or are invalid; nothing was run; interrupted, results kept."""
 
+PIPE_WIDTH = 160
+
 app = typer.Typer(
     name="farm",
     help="Which way of running a transformer encoder is fastest here, by how much, and at what price?",
@@ -124,7 +126,7 @@ def plan(
     from farm.preview import preview
 
     shown = preview(_suite(suite, model, methods, lengths, threads, device, effort, settings), address)
-    console = Console()
+    console = _console()
     console.print(shown.heading, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column in shown.columns:
@@ -208,7 +210,7 @@ def methods() -> int:
         here = ", ".join(runnable) or "no"
         about = method.about if runnable else f"{method.about} ({reasons[0]})"
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
-    Console().print(table)
+    _console().print(table)
     return DONE
 
 
@@ -319,6 +321,12 @@ def _print_frame(frame: Any, format: QueryFormat) -> None:
             _write(frame.to_markdown(index=False))
         case QueryFormat.table:
             _write(frame.to_string(index=False) if len(frame) else "no rows")
+
+
+def _console() -> Console:
+    """The terminal; a pipe has no width of its own, and 80 columns would break every table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def _write(text: str) -> None:

@@ -179,7 +179,7 @@ class LiveScreen(QuietScreen):
         head = f"measuring {describe(event.cohort)}: round {event.rounds} done{left}"
         grid = Table.grid(padding=(0, 2))
         for name, speedup in event.speedups.items():
-            grid.add_row(f"  {name}", f"{speedup:.3f}x so far")
+            grid.add_row(f"  {name}", f"{speedup.speedup:.2f}x [{speedup.low:.2f}, {speedup.high:.2f}] so far")
         return Group(Text(head), grid, self._overall())
 
 
