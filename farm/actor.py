@@ -37,16 +37,17 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in THREAD_VARIABLES} | {"TOKENIZERS_PARALLELISM": "false"}
 
 
-def enter_slot(cores: Sequence[int], threads: int, log: str) -> None:
+def enter_slot(cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
     """Make this process a good resident of its slot. Must run before any numerical runtime is imported.
 
+    `gpus` is what CUDA may see, as CUDA_VISIBLE_DEVICES has it: the slot's GPU, or nothing.
     Pins every thread that exists (Ray's own included; later ones inherit it), asks the kernel to kill the process
     with its parent (a stopped process cannot notice that Ray is gone), and sends its output to a file of its own.
     """
     if hasattr(os, "sched_setaffinity"):
         for task in Path("/proc/self/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
-    os.environ.update(thread_environment(threads))
+    os.environ.update(thread_environment(threads) | {"CUDA_VISIBLE_DEVICES": gpus})
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -58,8 +59,8 @@ def enter_slot(cores: Sequence[int], threads: int, log: str) -> None:
 class WorkshopProcess:
     """A process that prepares artifacts, so that no measuring process ever holds a compiler or an exporter."""
 
-    def __init__(self, cores: Sequence[int], threads: int, log: str) -> None:
-        enter_slot(cores, threads, log)
+    def __init__(self, cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
+        enter_slot(cores, threads, gpus, log)
 
     def pid(self) -> int:
         """The process id."""
@@ -73,8 +74,8 @@ class WorkshopProcess:
 class CellProcess:
     """One cell: one method at one workload, alone in its process."""
 
-    def __init__(self, cores: Sequence[int], threads: int, log: str) -> None:
-        enter_slot(cores, threads, log)
+    def __init__(self, cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
+        enter_slot(cores, threads, gpus, log)
         self._cores = set(cores)
         self._method: Method
         self._call: Loaded
@@ -161,6 +162,7 @@ class CellProcess:
             "python_threads": threading.active_count(),
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
             "niceness": os.nice(0),
+            "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "imported_runtimes": imported,
         }
         if strayed:

@@ -11,12 +11,23 @@ from farm.ratios import Row, geometric_mean_ratio, has_speedup, log_ratios_of
 MORE_CERTAIN = {"quick": "standard", "standard": "rigorous"}
 
 
-def reason_text(row: Row) -> str | None:
-    """Why a row is not ok, or what to know about one that is; None where there is nothing to say."""
-    reasons = "; ".join(row.get("reasons") or ())
+def failure_text(row: Row) -> str | None:
+    """Why a row is not ok; None for one that is."""
     if row.get("status", "ok") == "ok":
-        return f"{row['name']}: {reasons}" if reasons else None
-    return f"{row['name']} {row['status']}: {reasons or 'no reason recorded'}"
+        return None
+    return f"{row['name']} {row['status']}: {'; '.join(row.get('reasons') or ()) or 'no reason recorded'}"
+
+
+def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """What to know about rows that are ok: each remark once, with the cells it applies to."""
+    remarks: dict[str, dict[str, list[int]]] = {}
+    for row in sorted(rows, key=lambda row: row["length"]):
+        for reason in (row.get("reasons") or ()) if row.get("status", "ok") == "ok" else ():
+            remark = re.sub(r" \(\d+ of \d+ replicas\)$", "", reason)
+            remarks.setdefault(remark, {}).setdefault(row["name"], []).append(row["length"])
+    for remark, cells in remarks.items():
+        where = "; ".join(f"{name} ({_listed(lengths)})" for name, lengths in cells.items())
+        yield f"{remark[:1].upper()}{remark[1:]}, in one replica or more: {where}."
 
 
 def mean_lines(rows: Sequence[Row], lengths: Sequence[int], shared: Sequence[int]) -> Iterator[str]:
@@ -49,7 +60,7 @@ def twin_lines(rows: Sequence[Row], same_within: float) -> Iterator[str]:
     twins = sorted((row for row in rows if row.get("role") == "twin"), key=lambda row: row["length"])
     for row in twins:
         if not has_speedup(row):
-            yield f"A/A twin at length {row['length']}: {reason_text(row)}"
+            yield f"A/A twin at length {row['length']}: {failure_text(row)}"
     measured = [row for row in twins if has_speedup(row)]
     if not measured:
         yield "A/A twin: none measured, so nothing here shows how far two equal processes come out apart."

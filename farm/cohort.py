@@ -215,7 +215,9 @@ class CohortProcess:
         log = self._folder / f"{name}.log"
         remote = ray.remote(kind).options(num_cpus=0, max_restarts=0)
         cores = self._slot.cores[: cell.workload.threads] if cell.workload.device == "cpu" else self._slot.cores
-        self._running[name] = Running(remote.remote(list(cores), cell.workload.threads, str(log)), log)
+        # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
+        self._running[name] = Running(remote.remote(list(cores), cell.workload.threads, gpus, str(log)), log)
         return self._running[name]
 
     def _launch(self, kind: type, name: str, cell: Cell) -> Running:

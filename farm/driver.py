@@ -79,6 +79,8 @@ def run_suite(
         found = _slots_of(nodes, suite)
         plan = make_plan(suite, model, found, {node.machine.hardware_class: node.machine for node in nodes})
         opened = open_run(store, plan, describe_environment(), command, fresh)
+        for device, reason in plan.left_out.items():
+            listener.on(Notice(f"{device} is left out", reason))
         set_damaged_aside(store, opened.record.run, listener)
         try:
             asyncio.run(_Driver(store, plan, bench, opened, found).measure())
@@ -117,11 +119,16 @@ class _Driver:
         self._listener.on(RunBegan(self._identity.run, self._opened.continued, done, total, self._plan.cohorts))
         try:
             async with asyncio.TaskGroup() as group:
-                for slot in self._slots:
-                    if any(fits(cohort, slot) for cohort in self._plan.cohorts):
-                        group.create_task(self._work(slot))
+                for node_id in sorted({slot.node_id for slot in self._slots}):
+                    group.create_task(self._work_node([slot for slot in self._slots if slot.node_id == node_id]))
         except* FarmError as errors:
             raise errors.exceptions[0] from errors  # the group's own wrapping means nothing to a user
+
+    async def _work_node(self, own_slots: Sequence[Slot]) -> None:
+        """Let the slots of one node work one after another: they share its cores, so each needs all of the node."""
+        for slot in own_slots:
+            if any(fits(cohort, slot) for cohort in self._plan.cohorts):
+                await self._work(slot)
 
     async def _work(self, slot: Slot) -> None:
         """Reserve the slot once and measure replica after replica on it."""
@@ -196,8 +203,9 @@ class _Driver:
         self._schedule.finish(job)
         self._decide_replicas(job.cohort.cohort)
         table = speedups.of_cohort(self._store, run, job.cohort.cohort)
-        wanted = self._schedule.wanted(job.cohort)
-        self._listener.on(ReplicaDone(job.cohort, job.replica, wanted, tuple(table.to_pylist())))
+        schedule = self._schedule
+        counts = (schedule.wanted(job.cohort), schedule.done, schedule.total)
+        self._listener.on(ReplicaDone(job.cohort, job.replica, *counts, tuple(table.to_pylist())))
 
     def _decide_replicas(self, cohort_id: str) -> None:
         """Once a cohort's pilot is complete, ask for as many replicas as its noise needs: decided once, by Stein."""

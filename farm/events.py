@@ -44,11 +44,16 @@ class RoundDone:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaDone:
-    """A cohort replica was published; `speedups` are its cells over all replicas so far (SPEEDUP_SCHEMA)."""
+    """A cohort replica was published; `speedups` are its cells over all replicas so far (SPEEDUP_SCHEMA).
+
+    `replicas` are wanted of this cohort; `done` of `total` are published of the whole run.
+    """
 
     cohort: Cohort
     replica: int
     replicas: int
+    done: int
+    total: int
     speedups: tuple[Mapping[str, Any], ...]
 
 

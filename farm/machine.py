@@ -9,13 +9,13 @@ import os
 import platform
 import re
 import socket
-import subprocess
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pynvml
 
 from farm.records import Machine
 
@@ -135,18 +135,16 @@ def _memory_bytes() -> int:
 
 
 def _gpu_models() -> list[str]:
-    """Names of the CUDA devices, from the driver's own tool: importing a runtime for it would cost seconds."""
+    """Names of the CUDA devices, asked from the driver: importing a runtime for it would cost seconds."""
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, or none that answers
         return []
-    return [line.strip() for line in listing.stdout.splitlines() if line.strip()] if listing.returncode == 0 else []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def _hardware_class(facts: dict[str, object]) -> str:

@@ -35,6 +35,8 @@ class Plan:
     suite: Suite
     model: ModelInfo
     cohorts: tuple[Cohort, ...]
+    left_out: Mapping[str, str]
+    """Devices that are here but that `auto` does without, with the reason."""
 
     @property
     def unsupported(self) -> Mapping[str, str]:
@@ -63,7 +65,7 @@ def resolve_devices(suite: Suite, machines: Sequence[Machine]) -> tuple[Device, 
         return ("cpu", "cuda") if has_gpu else ("cpu",)
     if "cuda" in suite.devices and not has_gpu:
         raise RequestError(
-            "devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports (nvidia-smi). "
+            "devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports. "
             "Use --device cpu, or an --address whose cluster has one"
         )
     return tuple(device for device in suite.devices if device != "auto")
@@ -93,7 +95,9 @@ def make_plan(
     check_lengths(suite, model)
     cohorts: list[Cohort] = []
     shapes = product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads)
-    by_device = [(device, slot) for device in DEVICES if (slot := _slot_for(device, slots, suite.hardware))]
+    found = [(device, slot) for device in DEVICES if (slot := _slot_for(device, slots, suite.hardware))]
+    left_out = _left_out(suite, found, machines, supported)
+    by_device = [(device, slot) for device, slot in found if device not in left_out]
     for length, batch_size, threads in shapes:
         for device, slot in by_device:
             workload = Workload(device, _threads(threads, slot), batch_size, length)
@@ -101,7 +105,7 @@ def make_plan(
             cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, model, slot)]
     if not cohorts:
         raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
-    return Plan(suite, model, tuple(cohorts))
+    return Plan(suite, model, tuple(cohorts), left_out)
 
 
 def round_order(cohort: Cohort, replica: int, number: int, living: Sequence[str]) -> tuple[str, ...]:
@@ -120,6 +124,21 @@ def _slot_for(device: Device, slots: Sequence[Slot], hardware: str) -> Slot | No
         fitting = [slot for slot in fitting if slot.hardware_class == hardware]
     classes = [slot.hardware_class for slot in fitting]
     return max(fitting, key=lambda slot: (classes.count(slot.hardware_class), slot.slot), default=None)
+
+
+def _left_out(
+    suite: Suite, found: Sequence[tuple[Device, Slot]], machines: Mapping[str, Machine], supported: Support
+) -> dict[str, str]:
+    """GPUs that nobody asked for by name and on which the baseline cannot run: a reason to go on without them."""
+    left_out: dict[str, str] = {}
+    for device, slot in found:
+        if device == "cpu" or device in suite.devices:
+            continue
+        try:
+            supported(suite.baseline_choice.method_id(device), machines[slot.hardware_class], device)
+        except MethodUnsupportedError as error:
+            left_out[device] = str(error)
+    return left_out
 
 
 def _threads(asked: Any, slot: Slot) -> int:

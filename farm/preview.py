@@ -97,5 +97,6 @@ def _footer(plan: Plan) -> tuple[str, ...]:
     lines = [f"effort {plan.suite.effort}: {replicas} of each cohort, {time}; preparing comes before and is cached"]
     if plan.model is DEMO_NOT_BUILT:
         lines.append("the demo model is not built yet: the first run makes it, within three minutes on two cores")
+    lines += [f"{device} is left out: {reason}" for device, reason in plan.left_out.items()]
     lines += [f"unsupported here: {name}: {reason}" for name, reason in plan.unsupported.items()]
     return tuple(lines)

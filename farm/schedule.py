@@ -59,6 +59,11 @@ class Schedule:
         ]
 
     @property
+    def done(self) -> int:
+        """How many replicas are published, those from before this schedule began included."""
+        return len(self._done)
+
+    @property
     def total(self) -> int:
         """How many replicas are asked for altogether."""
         return sum(self._wanted.values())

@@ -120,6 +120,7 @@ def _block(rows: Sequence[Row], methods: Sequence[str], same_within: float) -> B
             *captions.mean_lines(rows, lengths, scope.shared),
             *captions.accuracy_lines(rows),
             *captions.twin_lines(rows, same_within),
+            *captions.remark_lines(rows),
         ),
     )
 
@@ -154,7 +155,7 @@ def _notes(by_name: Mapping[str, Mapping[int, Row]], names: Sequence[str]) -> di
     """Each footnote once, with the lengths it applies to."""
     notes: dict[str, list[int]] = {}
     for row in (row for name in names for _, row in sorted(by_name[name].items())):
-        text = captions.reason_text(row)
+        text = captions.failure_text(row)
         if text:
             notes.setdefault(text, []).append(row["length"])
     return notes
@@ -181,7 +182,7 @@ def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow
 def _entry(length: int, row: Row | None, notes: Mapping[str, Sequence[int]]) -> Entry:
     if row is None:
         return Entry(length, "-", None, None, None)
-    text = captions.reason_text(row)
+    text = captions.failure_text(row)
     note = list(notes).index(text) + 1 if text else None
     word = None if row.get("status", "ok") == "ok" else row["status"]
     p50 = row.get("latency_p50_ns")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from farm.errors import ProofFailedError
-from farm.records import Device, ModelInfo, Workload
-from tasks.method import Arrays, Loaded, Method
+from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.method import Arrays, Loaded, Method, library_versions
 
 MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_dynamic", "mkldnn_linear")
 """Operators whose dtype decides what a transformer's arithmetic costs."""
@@ -133,18 +133,30 @@ class EagerCallable(TorchCallable):
         return evidence
 
 
-class PyTorchEager(Method):
+class TorchMethod(Method):
+    """What all methods on PyTorch share: what they need, and how it is imported."""
+
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """On a GPU, PyTorch must be built for CUDA; its version says so without importing it."""
+        super().check_supported(machine, device)
+        installed = library_versions("torch").get("torch", "")
+        if device == "cuda" and installed.endswith("+cpu"):
+            raise MethodUnsupportedError(f"{self.id} needs a PyTorch built for CUDA; torch {installed} is a CPU build")
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Import the model's own class too."""
+        import_model_class(model)
+
+
+class PyTorchEager(TorchMethod):
     """Eager FP32 with scaled-dot-product attention, as transformers loads it."""
 
     id: ClassVar[str] = "pytorch-fp32"
     about: ClassVar[str] = "PyTorch eager, FP32, SDPA attention"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     any_shape: ClassVar[bool] = True
-
-    def import_runtime(self, model: ModelInfo) -> None:
-        """Import the model's own class too."""
-        import_model_class(model)
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Load the checkpoint itself; nothing is prepared."""

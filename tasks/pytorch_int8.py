@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
-from tasks.method import Loaded, Method, library_versions
-from tasks.pytorch import EagerCallable, import_model_class, load_module, use_threads
+from tasks.method import Loaded, library_versions
+from tasks.pytorch import EagerCallable, TorchMethod, load_module, use_threads
 
 WEIGHTS = "quantized.pt"
 
@@ -30,13 +30,12 @@ class Int8Callable(EagerCallable):
         return evidence
 
 
-class PyTorchInt8Dynamic(Method):
+class PyTorchInt8Dynamic(TorchMethod):
     """Dynamic quantization of every linear layer, as the founding experiment did it."""
 
     id: ClassVar[str] = "pytorch-int8-dynamic"
     about: ClassVar[str] = "PyTorch eager, linear layers dynamically quantized to int8"
     precision: ClassVar[str] = "int8"
-    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     any_shape: ClassVar[bool] = True
     exact: ClassVar[bool] = False
 
@@ -52,10 +51,6 @@ class PyTorchInt8Dynamic(Method):
         use_threads(workload)
         module = _quantize(load_module(model))
         torch.save(module.state_dict(), folder / WEIGHTS)
-
-    def import_runtime(self, model: ModelInfo) -> None:
-        """Import the model's own class too."""
-        import_model_class(model)
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Rebuild the quantized structure without weights, then fill it from the artifact."""

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from farm.errors import ProofFailedError
 from farm.records import Device, ModelInfo, Workload
-from tasks.method import Loaded, Method, library_versions
-from tasks.pytorch import MATRIX_PRODUCTS, TorchCallable, load_module, use_threads
+from tasks.method import Loaded, library_versions
+from tasks.pytorch import MATRIX_PRODUCTS, TorchCallable, TorchMethod, load_module, use_threads
 
 PROGRAM = "traced.pt"
 
@@ -51,13 +51,12 @@ class ScriptCallable(TorchCallable):
         return evidence
 
 
-class TorchScript(Method):
+class TorchScript(TorchMethod):
     """Trace and freeze; the trace holds the shape, so each shape has an artifact of its own."""
 
     id: ClassVar[str] = "torchscript-fp32"
     about: ClassVar[str] = "TorchScript, FP32: traced at the cell's shape and frozen"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
-    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """A trace fixes shape and device, and is read by the same PyTorch that wrote it."""

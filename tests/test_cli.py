@@ -155,7 +155,7 @@ def test_the_plan_shows_cohorts_and_cells(place: Place, capsys: pytest.CaptureFi
     assert "controls: 2 cohorts, 6 cells of model" in shown
     assert shown.index("-b1-l8-") < shown.index("-b1-l12-")
     assert shown.count("control-null, control-null~twin, control-work") == 2
-    assert "effort quick: 1 replicas of each cohort, at most" in shown
+    assert "effort quick: 1 replica of each cohort, at most" in shown
 
 
 def test_the_plan_refuses_what_a_run_would(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from made_up import GIB, GPU_SLOT, MACHINE, METHODS, MODEL, SLOT, plan_of, suite_of, supports_all_but
 
-from farm.errors import RequestError
+from farm.errors import MethodUnsupportedError, RequestError
 from farm.plan import resolve_devices, round_order
-from farm.records import Cohort
+from farm.records import Cohort, Device, Machine
 
 
 def _cell_ids(**keys: Any) -> list[str]:
@@ -193,3 +193,20 @@ def test_every_cell_comes_first_at_some_time() -> None:
 def test_the_model_decides_what_fits() -> None:
     large = replace(MODEL, weight_bytes=40 * MODEL.weight_bytes)
     assert len(plan_of(model=large).cohorts) > len(plan_of().cohorts)
+
+
+def _no_cuda(method_id: str, machine: Machine, device: Device) -> None:
+    del machine
+    if device == "cuda":
+        raise MethodUnsupportedError(f"{method_id} needs CUDA")
+
+
+def test_auto_goes_on_without_a_gpu_on_which_the_baseline_cannot_run() -> None:
+    plan = plan_of(slots=[SLOT, GPU_SLOT], supported=_no_cuda)
+    assert {cohort.workload.device for cohort in plan.cohorts} == {"cpu"}
+    assert plan.left_out == {"cuda": "control-null needs CUDA"}
+
+
+def test_a_gpu_that_was_asked_for_by_name_is_never_left_out() -> None:
+    with pytest.raises(RequestError, match="baseline: control-null needs CUDA"):
+        plan_of(suite_of(devices=["cuda"]), slots=[GPU_SLOT], supported=_no_cuda)

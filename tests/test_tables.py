@@ -242,3 +242,14 @@ def test_csv_is_one_line_per_cell():
     assert len(lines) == speedups.num_rows
     assert float(lines[-1]["speedup"]) == pytest.approx(speedups["speedup"][-1].as_py())
     assert "log_ratios" not in lines[0]
+
+
+def test_remarks_about_sound_cells_are_one_line_and_no_footnotes() -> None:
+    rows = simulated_run(replicas=2)
+    for row in rows:
+        if row["name"] == "quantized" and row["replica"] == 1:
+            row["reasons"] = ["not steady when timing began"]
+    block = table_of(rows).blocks[0]
+    assert block.notes == ()
+    remarks = [line for line in block.footer if line.startswith("Not steady")]
+    assert remarks == ["Not steady when timing began, in one replica or more: quantized (64, 128, 256, 512)."]

@@ -145,8 +145,7 @@ class LiveScreen(QuietScreen):
             case RoundDone():
                 self._draw(self._round_view(event), force=True)
             case ReplicaDone():
-                self._done += 1
-                self._total = max(self._total, self._done)
+                self._done, self._total = event.done, event.total
                 head, *rows = replica_lines(event)
                 self._above(Text(head, style="bold"), *(Text(row, style=_style(row)) for row in rows))
             case Notice():
