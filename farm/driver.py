@@ -198,7 +198,8 @@ class _Driver:
                 break
             except ResultsError as error:
                 if delay_s is None:
-                    raise ResultsError(f"{error}\n{_keep_elsewhere(run, job, rows)}") from error
+                    # Not a ResultsError any more: by now things were measured, and the exit code must not deny it.
+                    raise FarmError(f"{error}\n{_keep_elsewhere(run, job, rows)}") from error
                 await asyncio.sleep(delay_s)
         self._schedule.finish(job)
         self._decide_replicas(job.cohort.cohort)

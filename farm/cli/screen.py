@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.events import Event, Notice, ReplicaDone, RoundDone, RunBegan, Step
+from farm.ratios import ratio_of
 from farm.records import Cohort
+from farm.rendering import milliseconds_text, ratio_text
 
 REDRAW_S = 0.1
 """Fetching and training report far more often than anybody can read."""
@@ -48,12 +50,12 @@ def replica_lines(event: ReplicaDone) -> list[str]:
 def _row_text(row: Mapping[str, Any]) -> str:
     if row["status"] != "ok":
         return f"{row['status']}: {'; '.join(row['reasons'])}"
-    latency = f"{row['latency_p50_ns'] / 1e6:8.2f} ms"
-    if row["role"] == "baseline":
+    latency = f"{milliseconds_text(row['latency_p50_ns'] / 1e6):>10}"
+    ratio = ratio_of(row)
+    if row["role"] == "baseline" or ratio is None:
         return f"{latency}  1.00x (baseline)"
-    interval = f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
     verdict = "A/A" if row["role"] == "twin" else row["verdict"]
-    return f"{latency}  {row['speedup']:.2f}x {interval:14} {verdict}"
+    return f"{latency}  {ratio_text(ratio):20} {verdict}"
 
 
 def began_line(event: RunBegan) -> str:
