@@ -98,7 +98,11 @@ def table_lines(rows: Sequence[Row], same_within: float, effort: str | None, com
     unclear = any(row.get("verdict") == "unclear" for row in rows if row.get("role") == "candidate")
     if effort == "quick" or (effort == "standard" and unclear):
         plain = re.sub(r"\s--effort[ =]\S+", "", command)
-        yield f"For more certainty: {plain} --effort {MORE_CERTAIN[effort]}"
+        from_shell = plain.startswith("farm ")
+        ask = (
+            f"{plain} --effort {MORE_CERTAIN[effort]}" if from_shell else f"effort: {MORE_CERTAIN[effort]} in the suite"
+        )
+        yield f"For more certainty: {ask}"
 
 
 def _twins_apart(rows: Sequence[Row]) -> list[int]:
