@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -94,10 +93,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the table at the end.")] = False,
 ) -> int:
     """Measure a suite. The same command continues an unfinished run."""
+    from farm.cli.flags import suite_from_flags
     from farm.driver import run_suite
     from farm.results import Results
 
-    wanted = _suite(suite, model, methods, lengths, threads, device, effort, settings)
+    wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
     console = Console()
     screen = make_screen(console, quiet)
     command = shlex.join(["farm", *sys.argv[1:]])
@@ -123,9 +123,10 @@ def plan(
     address: AddressOption = None,
 ) -> int:
     """Show what would be measured, where, and for how long. Runs nothing."""
+    from farm.cli.flags import suite_from_flags
     from farm.preview import preview
 
-    shown = preview(_suite(suite, model, methods, lengths, threads, device, effort, settings), address)
+    shown = preview(suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings), address)
     console = _console()
     console.print(shown.heading, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
@@ -254,54 +255,6 @@ def _usage_error(error: Exception) -> int:
 def _report(message: str, code: int) -> int:
     error_console().print(f"farm: {message}", markup=False)
     return code
-
-
-def _suite(
-    source: str | None,
-    model: str | None,
-    methods: str | None,
-    lengths: str | None,
-    threads: str | None,
-    device: str | None,
-    effort: Effort | None,
-    settings: list[str] | None,
-) -> Any:
-    """The suite with the flags put in. `--set` comes last and wins."""
-    from farm.suite import load_suite
-
-    overrides: dict[str, Any] = {}
-    if model is not None:
-        overrides["model"] = model
-    if methods is not None:
-        overrides["methods"] = _words(methods)
-    if lengths is not None:
-        overrides["lengths"] = [_number(word, "--lengths") for word in _words(lengths)]
-    if threads is not None:
-        overrides["threads"] = [w if w == "auto" else _number(w, "--threads") for w in _words(threads)]
-    if device is not None:
-        overrides["devices"] = _words(device)
-    if effort is not None:
-        overrides["effort"] = effort.value
-    for setting in settings or ():
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise RequestError(f"--set {setting}: write it as key=value, such as --set budget_s=600")
-        try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise RequestError(f"--set {setting}: the value is not valid YAML") from None
-    return load_suite(source, overrides)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _number(word: str, flag: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise RequestError(f"{flag}: '{word}' is not a whole number") from None
 
 
 def vars_of(column: Any) -> dict[str, Any]:
