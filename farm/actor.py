@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -32,24 +33,32 @@ EVALUATION_BATCH = 16
 """Texts evaluated at once where that changes nothing: the weights are then read from memory once for all of them."""
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Environment variables that give every numerical library `threads` threads from its first import on."""
-    return {name: str(threads) for name in THREAD_VARIABLES} | {"TOKENIZERS_PARALLELISM": "false"}
-
-
-def enter_slot(cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
-    """Make this process a good resident of its slot. Must run before any numerical runtime is imported.
+def cell_environment(threads: int, gpus: str) -> dict[str, str]:
+    """What a cell's process is started with: every numerical library gets `threads` threads from its first import on.
 
     `gpus` is what CUDA may see, as CUDA_VISIBLE_DEVICES has it: the slot's GPU, or nothing.
-    Pins every thread that exists (Ray's own included; later ones inherit it), asks the kernel to kill the process
-    with its parent (a stopped process cannot notice that Ray is gone), and sends its output to a file of its own.
     """
+    limits = {name: str(threads) for name in THREAD_VARIABLES}
+    return limits | {"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": gpus}
+
+
+def pin(cores: Sequence[int]) -> None:
+    """Bind every thread of this process to these cores; later ones inherit it."""
     if hasattr(os, "sched_setaffinity"):
         for task in Path("/proc/self/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
-    os.environ.update(thread_environment(threads) | {"CUDA_VISIBLE_DEVICES": gpus})
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process with its parent: a stopped process cannot notice that it is alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # the parent was faster
+            os._exit(0)
+
+
+def send_output_to(log: str) -> None:
+    """Send what this process prints, or is printed about it, to a file of its own."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -59,12 +68,8 @@ def enter_slot(cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
 class WorkshopProcess:
     """A process that prepares artifacts, so that no measuring process ever holds a compiler or an exporter."""
 
-    def __init__(self, cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
-        enter_slot(cores, threads, gpus, log)
-
-    def pid(self) -> int:
-        """The process id."""
-        return os.getpid()
+    def __init__(self, cores: Sequence[int]) -> None:
+        del cores
 
     def prepare(self, method_id: str, model: ModelInfo, workload: Workload) -> Artifact:
         """Prepare one artifact into the cache."""
@@ -74,8 +79,9 @@ class WorkshopProcess:
 class CellProcess:
     """One cell: one method at one workload, alone in its process."""
 
-    def __init__(self, cores: Sequence[int], threads: int, gpus: str, log: str) -> None:
-        enter_slot(cores, threads, gpus, log)
+    def __init__(self, cores: Sequence[int]) -> None:
+        # Imports make a million objects that live for ever; looking through them for garbage took a fifth of the time.
+        gc.disable()
         self._cores = set(cores)
         self._method: Method
         self._call: Loaded
@@ -83,10 +89,6 @@ class CellProcess:
         self._load_s = 0.0
         self._batch = 1
         self._samples = timing.TURN_CALLS
-
-    def pid(self) -> int:
-        """The process id."""
-        return os.getpid()
 
     def import_runtime(self, method_id: str, model: ModelInfo) -> None:
         """Import the method's runtime. Cells of a cohort do this at the same time; loading is timed one by one."""
@@ -100,12 +102,17 @@ class CellProcess:
         started = time.perf_counter()
         self._call = self._method.load(model, cell.workload, Path(folder))
         self._load_s = time.perf_counter() - started
+        # What was imported and loaded stays: the collection before each turn (0.2 s for PyTorch with transformers)
+        # then looks only at what the calls made.
+        gc.freeze()
+        gc.enable()
         return self._load_s
 
-    def warm_up(self) -> WarmUp:
+    def warm_up(self, turn_calls: int = timing.TURN_CALLS) -> WarmUp:
         """Answer every input once, prove what ran, then call until the latency is steady or the cap is reached.
 
-        Raises ProofFailedError where the evidence contradicts the method.
+        `turn_calls` is the least number of samples in each turn that follows. Raises ProofFailedError where the
+        evidence contradicts the method.
         """
         latencies: list[int] = []
         logits = [self._answer(arrays, latencies) for arrays in self._inputs]
@@ -115,7 +122,7 @@ class CellProcess:
         recent = sorted(latencies[len(latencies) // 2 :])
         call_ns = float(recent[len(recent) // 2])
         self._batch = timing.calls_per_sample(call_ns)
-        self._samples = timing.samples_per_turn(call_ns)
+        self._samples = timing.samples_per_turn(call_ns, turn_calls)
         return WarmUp(
             load_s=self._load_s,
             first_call_ns=latencies[0],
@@ -167,7 +174,7 @@ class CellProcess:
         }
         if strayed:
             raise ProofFailedError(f"{len(strayed)} threads may run outside cores {sorted(self._cores)}")
-        foreign = sorted(set(imported) - set(self._method.requires))
+        foreign = sorted(set(imported) - set(self._method.runtimes()))
         if foreign:
             raise ProofFailedError(f"the cell imported {', '.join(foreign)}, which {self._method.id} does not need")
         return {**process, "method": dict(self._call.proof())}

@@ -10,25 +10,18 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from farm.actor import CellProcess, WorkshopProcess
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.machine import describe_machine
+from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
 from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Workload
 from farm.suite import Limits
-from farm.timing import turn_s
+from farm.timing import TURN_CALLS, turn_s
 from tasks.artifacts import Artifact, evaluation_path, find_artifact, load_evaluation, save_evaluation
-from tasks.method import Arrays, find_method
-
-BOOT_S = 120
-"""A process that Ray has not started after two minutes will not start."""
+from tasks.method import Arrays, Method, find_method
 
 TAIL_BYTES = 2_000
 """The end of a dead cell's own output that is kept with its row."""
@@ -38,23 +31,16 @@ LEAST_CALL_LIMIT_S = 10.0
 """A call may take 20 times the baseline's, and always 10 s, before the cell counts as hanging."""
 
 
-@dataclass
-class Running:
-    """A process of this cohort: its Ray handle, its pid once it has told it, and its own log."""
-
-    handle: Any
-    log: Path
-    pid: int = 0
-
-
 class CohortProcess:
-    """Lives in the slot's placement group at zero CPU. Every wait here has a limit and learns of a death."""
+    """A Ray actor in the slot's placement group, at zero CPU. Every wait here has a limit and learns of a death."""
 
-    def __init__(self, slot: Slot, limits: Limits) -> None:
+    def __init__(self, slot: Slot, limits: Limits, turn_calls: int = TURN_CALLS) -> None:
         self._slot = slot
         self._limits = limits
+        self._turn_calls = turn_calls
         self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, Resident] = {}
+        self._nurseries: dict[str, Nursery] = {}
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}
         self._lock: int | None = None
@@ -82,11 +68,11 @@ class CohortProcess:
             return found
         name = f"prepare-{cell.cell}"
         try:
-            handle = self._launch(WorkshopProcess, name, cell).handle
-            artifact = self._make(handle, cell, model, cell.workload)
-            with suppress(RayError):
+            workshop = self._launch("workshop", name, cell)
+            artifact = self._make(workshop, cell, model, cell.workload)
+            with suppress(Exception):
                 for workload in later:
-                    self._make(handle, cell, model, workload)
+                    self._make(workshop, cell, model, workload)
         except Exception as error:
             return self._explain(name, error, f"preparing took longer than {self._limits.prepare_s:g} s")
         finally:
@@ -94,8 +80,9 @@ class CohortProcess:
         os.sync()  # the kernel must not flush the artifact while somebody is being timed
         return artifact
 
-    def _make(self, handle: Any, cell: Cell, model: ModelInfo, workload: Workload) -> Artifact:
-        made: Artifact = ray.get(handle.prepare.remote(cell.method, model, workload), timeout=self._limits.prepare_s)
+    def _make(self, workshop: Resident, cell: Cell, model: ModelInfo, workload: Workload) -> Artifact:
+        limit_s = self._limits.prepare_s
+        made: Artifact = workshop.call("prepare", cell.method, model, workload, timeout_s=limit_s)
         return made
 
     def evaluate(self, cell: Cell, model: ModelInfo, encoded: Arrays, dataset_sha256: str) -> np.ndarray | Failure:
@@ -113,12 +100,12 @@ class CohortProcess:
         name = f"evaluate-{cell.cell}"
         one = {key: rows[: cell.workload.batch_size] for key, rows in encoded.items()}
         try:
-            handle = self._launch(CellProcess, name, cell).handle
-            ray.get(handle.import_runtime.remote(cell.method, model), timeout=self._limits.load_s)
-            ray.get(handle.load.remote(cell, model, artifact.folder, [one]), timeout=self._limits.load_s)
+            resident = self._launch("cell", name, cell)
+            resident.call("import_runtime", cell.method, model, timeout_s=self._limits.load_s)
+            resident.call("load", cell, model, artifact.folder, [one], timeout_s=self._limits.load_s)
             # One batch first: a call that hangs must not use up the limit that is meant for all texts.
-            ray.get(handle.predict.remote(one), timeout=self._limits.load_s)
-            logits = ray.get(handle.predict.remote(encoded), timeout=self._limits.prepare_s)
+            resident.call("predict", one, timeout_s=self._limits.load_s)
+            logits = resident.call("predict", encoded, timeout_s=self._limits.prepare_s)
         except Exception as error:
             return self._explain(name, error, "evaluating took longer than the suite's limits allow")
         finally:
@@ -128,38 +115,49 @@ class CohortProcess:
         return np.asarray(logits)
 
     def boot(self, cells: Sequence[Cell], model: ModelInfo) -> dict[str, Failure]:
-        """Start the processes of all cells and import their runtimes, all at once: nothing is timed yet."""
-        for cell in cells:
-            self._start(CellProcess, cell.cell, cell)
+        """Start the processes of all cells with their runtimes imported; nothing is timed yet.
+
+        A runtime that several cells share is imported once, and they are forked from there; the others import theirs
+        at the same time.
+        """
         failures: dict[str, Failure] = {}
-        asked = {}
+        late = f"importing took longer than {self._limits.load_s:g} s"
+        try:
+            self._fork_all(cells, model)
+        except Exception as error:
+            return {cell.cell: self._give_up(cell.cell, error, late) for cell in cells}
         for cell in cells:
             try:
-                self._await_pid(cell.cell)
-                asked[cell.cell] = self._running[cell.cell].handle.import_runtime.remote(cell.method, model)
+                self._running[cell.cell].answer(self._limits.load_s)
+                self._park(cell.cell)
             except Exception as error:
-                failures[cell.cell] = self._give_up(cell.cell, error, f"the process did not start in {BOOT_S} s")
-        for name, reference in asked.items():
-            try:
-                ray.get(reference, timeout=self._limits.load_s)
-            except Exception as error:
-                failures[name] = self._give_up(name, error, f"importing took longer than {self._limits.load_s:g} s")
-        for name in self._running:
-            self._park(name)
+                failures[cell.cell] = self._give_up(cell.cell, error, late)
         return failures
+
+    def _fork_all(self, cells: Sequence[Cell], model: ModelInfo) -> None:
+        """Fork every cell as soon as the nursery has imported what it needs, and never what it does not."""
+        nursery = self._open_nursery("cells", cells[0])
+        for method, together in _import_stages(cells):
+            if method is not None:
+                with suppress(FarmError, ImportError):  # each cell will meet the same error, and report it as its own
+                    nursery.import_runtime(method.id, model, self._limits.load_s)
+            for cell in together:
+                resident = nursery.fork("cell", self._log(cell.cell))
+                self._running[cell.cell] = resident
+                resident.ask("import_runtime", cell.method, model)
 
     def load(self, cell: Cell, model: ModelInfo, artifact: Artifact, inputs: Sequence[Arrays]) -> WarmUp | Failure:
         """Load one cell and warm it up, alone on the slot; then park it."""
         name, limit_s = cell.cell, self._limits.load_s
         try:
             self._continue(name)
-            handle = self._running[name].handle
-            ray.get(handle.load.remote(cell, model, artifact.folder, list(inputs)), timeout=limit_s)
-            ready: WarmUp = ray.get(handle.warm_up.remote(), timeout=limit_s)
+            resident = self._running[name]
+            resident.call("load", cell, model, artifact.folder, list(inputs), timeout_s=limit_s)
+            ready: WarmUp = resident.call("warm_up", self._turn_calls, timeout_s=limit_s)
             self._park(name)
         except Exception as error:
             return self._give_up(name, error, f"loading and warming up took longer than {limit_s:g} s")
-        self._turn_s[name] = turn_s(ready.call_ns)
+        self._turn_s[name] = turn_s(ready.call_ns, self._turn_calls)
         if cell.role == "baseline" and self._limits.call_s is None:
             self._call_limit_s = max(LEAST_CALL_LIMIT_S, CALLS_LIMIT_FACTOR * ready.call_ns / 1e9)
         return ready
@@ -172,7 +170,7 @@ class CohortProcess:
         for name in order:
             try:
                 self._continue(name)
-                turns[name] = ray.get(self._running[name].handle.turn.remote(), timeout=self._turn_limit_s(name))
+                turns[name] = self._running[name].call("turn", timeout_s=self._turn_limit_s(name))
                 self._park(name)
             except Exception as error:
                 failures[name] = self._give_up(name, error, f"a call took longer than {self._call_limit_s:g} s")
@@ -185,13 +183,13 @@ class CohortProcess:
         for name, running in list(self._running.items()):
             with suppress(Exception):
                 self._continue(name)
-                peaks[name] = ray.get(running.handle.peak_rss_bytes.remote(), timeout=LEAST_CALL_LIMIT_S)
+                peaks[name] = running.call("peak_rss_bytes", timeout_s=LEAST_CALL_LIMIT_S)
             self._kill(name)
         return peaks
 
     def close(self) -> None:
         """End every process, release the slot's lock and remove this process's folder."""
-        for name in list(self._running):
+        for name in [*self._running, *self._nurseries]:
             self._kill(name)
         if self._lock is not None:
             os.close(self._lock)
@@ -206,28 +204,20 @@ class CohortProcess:
         """How long a turn may take: one call may use up the call limit, the rest thrice their usual time."""
         return self._call_limit_s + 3 * self._turn_s[name]
 
-    def _start(self, kind: type, name: str, cell: Cell) -> Running:
-        """Ask Ray for a process of this cohort.
-
-        It sets its threads itself, before it imports a runtime: a runtime environment would do so too, but starting
-        through one takes Ray half a second more for each process.
-        """
-        log = self._folder / f"{name}.log"
-        remote = ray.remote(kind).options(num_cpus=0, max_restarts=0)
+    def _open_nursery(self, name: str, cell: Cell) -> Nursery:
         cores = self._slot.cores[: cell.workload.threads] if cell.workload.device == "cpu" else self._slot.cores
         # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
-        self._running[name] = Running(remote.remote(list(cores), cell.workload.threads, gpus, str(log)), log)
+        self._nurseries[name] = Nursery(cores, cell.workload.threads, gpus, self._log(f"nursery-{name}"))
+        return self._nurseries[name]
+
+    def _launch(self, kind: Kind, name: str, cell: Cell) -> Resident:
+        """Start a process that shares nothing with the cells."""
+        self._running[name] = self._open_nursery(name, cell).fork(kind, self._log(name))
         return self._running[name]
 
-    def _launch(self, kind: type, name: str, cell: Cell) -> Running:
-        running = self._start(kind, name, cell)
-        self._await_pid(name)
-        return running
-
-    def _await_pid(self, name: str) -> None:
-        running = self._running[name]
-        running.pid = ray.get(running.handle.pid.remote(), timeout=BOOT_S)
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
 
     def _park(self, name: str) -> None:
         os.kill(self._running[name].pid, signal.SIGSTOP)
@@ -242,31 +232,47 @@ class CohortProcess:
         return failure
 
     def _explain(self, name: str, error: Exception, when_late: str) -> Failure:
-        running = self._running.get(name)
-        tail = _tail(running.log) if running else ""
-        if isinstance(error, GetTimeoutError):
+        tail = _tail(self._log(name))
+        if isinstance(error, TooLateError):
             return Failure("failed", when_late, tail)
-        if isinstance(error, RayActorError | ProcessLookupError):
+        if isinstance(error, ProcessDiedError | ProcessLookupError):
             return Failure("failed", "the process died", tail)
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, ProofFailedError):
-            return Failure("invalid", str(cause), tail)
-        if isinstance(cause, MethodUnsupportedError):
-            return Failure("unsupported", str(cause), tail)
-        if isinstance(cause, FarmError):
-            return Failure("failed", str(cause), tail)
-        return Failure("failed", f"{type(cause).__name__}: {cause}".splitlines()[0], tail or str(error)[-TAIL_BYTES:])
+        if isinstance(error, ProofFailedError):
+            return Failure("invalid", str(error), tail)
+        if isinstance(error, MethodUnsupportedError):
+            return Failure("unsupported", str(error), tail)
+        if isinstance(error, FarmError):
+            return Failure("failed", str(error), tail)
+        return Failure("failed", f"{type(error).__name__}: {error}".splitlines()[0], tail)
 
     def _kill(self, name: str) -> None:
-        """End a process through Ray, to which a signal of ours would look like a crash. It must run to be told."""
-        running = self._running.pop(name, None)
-        if running is None:
-            return
-        if running.pid:
-            with suppress(ProcessLookupError):
-                os.kill(running.pid, signal.SIGCONT)
-        with suppress(RayError):
-            ray.kill(running.handle, no_restart=True)
+        """End a process, and the nursery that was opened for it alone."""
+        if (running := self._running.pop(name, None)) is not None:
+            running.kill()
+        if (nursery := self._nurseries.pop(name, None)) is not None:
+            nursery.close()
+
+
+def _import_stages(cells: Sequence[Cell]) -> list[tuple[Method | None, list[Cell]]]:
+    """In which order a nursery imports and forks: each stage's method is imported first, then its cells are forked.
+
+    Stages grow: what one imported, all later ones need too. Cells that fit no such chain come first, from a nursery
+    that has imported nothing.
+    """
+    bare: list[Cell] = []
+    stages: list[tuple[Method | None, list[Cell]]] = [(None, bare)]
+    imported: set[str] = set()
+    for cell in sorted(cells, key=lambda cell: len(find_method(cell.method).runtimes())):
+        method = find_method(cell.method)
+        needed = set(method.runtimes())
+        if not (method.forks_after_import and imported <= needed):
+            bare.append(cell)
+        elif imported == needed:
+            stages[-1][1].append(cell)
+        else:
+            stages.append((method, [cell]))
+            imported = needed
+    return stages
 
 
 def _tail(log: Path) -> str:

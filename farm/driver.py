@@ -151,7 +151,7 @@ class _Driver:
         for attempt in range(1, MOST_ATTEMPTS + 1):
             log = ReplicaLog(job.cohort, job.replica, attempt, slot)
             remote = ray.remote(CohortProcess).options(**slots.in_slot(group, slot))
-            cohort = remote.remote(slot, self._bench.suite.limits)
+            cohort = remote.remote(slot, self._bench.suite.limits, self._bench.effort.turn_calls)
             try:
                 await self._lock(cohort, slot)
                 await prepare_replica(log, cohort, self._bench)

@@ -109,13 +109,15 @@ class Slot:
 class Turn:
     """One turn of one cell: consecutive timed calls after a discarded re-warm.
 
-    `latency_ns` holds one entry per sample; a sample is `calls_per_sample` calls, divided by their number.
+    `latency_ns` holds one entry per sample; a sample is `calls_per_sample` calls, divided by their number. `wall_ns`
+    and `cpu_ns` are of the timed calls alone, `rewarm_ns` of those thrown away before.
     """
 
     latency_ns: tuple[int, ...]
     calls_per_sample: int
     wall_ns: int
     cpu_ns: int
+    rewarm_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ _SAMPLES = [
     _column("round_started_unix_ns", pa.list_(pa.int64()), "start of each round"),
     _column("round_position", pa.list_(pa.int32()), "place of the cell in the order of each round, from 0"),
     _column("round_turn_ns", pa.list_(pa.int64()), "wall time of the timed calls of each round"),
+    _column("round_rewarm_ns", pa.list_(pa.int64()), "wall time of the discarded calls before them"),
     _column("round_cpu_ns", pa.list_(pa.int64()), "CPU time the cell used in its timed calls of each round"),
 ]
 

@@ -128,6 +128,7 @@ def _samples(cell: Cell, rounds: Sequence[Round]) -> dict[str, Any]:
         "round_position": [entry.order.index(cell.cell) for entry in mine],
         "round_cpu_ns": [turn.cpu_ns for turn in turns],
         "round_turn_ns": [turn.wall_ns for turn in turns],
+        "round_rewarm_ns": [turn.rewarm_ns for turn in turns],
     }
 
 

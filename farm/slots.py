@@ -154,10 +154,9 @@ async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
 def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
     """Options of an actor that lives in a reserved slot and costs no CPU of it.
 
-    Its children are captured too: otherwise they would land anywhere in the cluster. A second call is served while
-    one runs, so that a round can be cut short.
+    A second call is served while one runs, so that a round can be cut short.
     """
-    strategy = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
+    strategy = PlacementGroupSchedulingStrategy(group, 0)
     return {
         "num_cpus": 0,
         "num_gpus": 1 if slot.gpu else 0,

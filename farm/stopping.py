@@ -10,20 +10,24 @@ from farm.records import Cohort
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What an effort promises. `half_width` is the target for a speedup's 95 % interval, as a fraction."""
+    """What an effort promises. `half_width` is the target for a speedup's 95 % interval, as a fraction.
+
+    `turn_calls` is the least number of samples in a turn.
+    """
 
     replicas: int
     most_replicas: int
     most_rounds: int
     half_width: float
     budget_s: float | None
+    turn_calls: int
 
 
 EFFORTS: Mapping[str, Effort] = {
     # One replica of everything: an answer within three minutes, set-up included.
-    "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=165),
-    "standard": Effort(replicas=5, most_replicas=10, most_rounds=20, half_width=0.02, budget_s=1500),
-    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=40, half_width=0.01, budget_s=None),
+    "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=160, turn_calls=3),
+    "standard": Effort(replicas=5, most_replicas=10, most_rounds=20, half_width=0.02, budget_s=1500, turn_calls=5),
+    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=40, half_width=0.01, budget_s=None, turn_calls=5),
 }
 
 LEAST_ROUNDS = 4

@@ -24,14 +24,14 @@ def calls_per_sample(call_ns: float) -> int:
     return max(1, math.ceil(SHORTEST_SAMPLE_NS / max(call_ns, 1.0)))
 
 
-def samples_per_turn(call_ns: float) -> int:
-    """How many samples make one turn, for a call of `call_ns`."""
-    return max(TURN_CALLS, math.ceil(TURN_NS / max(call_ns * calls_per_sample(call_ns), 1.0)))
+def samples_per_turn(call_ns: float, least: int = TURN_CALLS) -> int:
+    """How many samples make one turn, for a call of `call_ns`: at least `least`."""
+    return max(least, math.ceil(TURN_NS / max(call_ns * calls_per_sample(call_ns), 1.0)))
 
 
-def turn_s(call_ns: float) -> float:
-    """Seconds that the timed calls of one turn take, for a call of `call_ns`."""
-    return samples_per_turn(call_ns) * calls_per_sample(call_ns) * call_ns / 1e9
+def turn_s(call_ns: float, least: int = TURN_CALLS) -> float:
+    """Seconds that the timed calls of one turn take, for a call of `call_ns` and turns of `least` samples or more."""
+    return samples_per_turn(call_ns, least) * calls_per_sample(call_ns) * call_ns / 1e9
 
 
 def time_turn(
@@ -45,8 +45,10 @@ def time_turn(
     clock = time.perf_counter_ns
     count = len(inputs)
     gc.collect()
+    rewarm_started = clock()
     for number in range(rewarm_calls):
         call(inputs[number % count])
+    rewarm_ns = clock() - rewarm_started
     latencies = [0] * samples
     gc.disable()
     try:
@@ -67,4 +69,4 @@ def time_turn(
         wall_ns, cpu_ns = clock() - wall_started, time.process_time_ns() - cpu_started
     finally:
         gc.enable()
-    return Turn(tuple(latencies), batch, wall_ns, cpu_ns)
+    return Turn(tuple(latencies), batch, wall_ns, cpu_ns, rewarm_ns)

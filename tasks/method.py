@@ -47,7 +47,12 @@ class Method(ABC):
     precision: ClassVar[str] = "fp32"
     devices: ClassVar[tuple[Device, ...]] = ("cpu",)
     requires: ClassVar[tuple[str, ...]] = ()
-    """Modules that must be importable; they are also the only runtimes that a cell of this method may import."""
+    """Modules that must be importable, for preparing or for running."""
+    runs_on: ClassVar[tuple[str, ...] | None] = None
+    """Modules that a cell imports, and no other runtime with them; None where they are those of `requires`."""
+    forks_after_import: ClassVar[bool] = False
+    """True where cells may be forked from a process that has run `import_runtime`: it starts no thread and touches no
+    device. Imports that take seconds are then made once for all cells that share them."""
     exact: ClassVar[bool] = True
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
     any_shape: ClassVar[bool] = False
@@ -89,10 +94,14 @@ class Method(ABC):
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Load the artifact in `folder` (the model's own folder where nothing is prepared), ready to be called."""
 
+    def runtimes(self) -> tuple[str, ...]:
+        """The modules that a cell of this method imports, in the order it does."""
+        return self.requires if self.runs_on is None else self.runs_on
+
     def import_runtime(self, model: ModelInfo) -> None:
-        """Import all that loading this model needs, so that imports of several cells can overlap before loads."""
+        """Import all that loading this model needs, before anything is timed."""
         del model
-        for module in self.requires:
+        for module in self.runtimes():
             importlib.import_module(module)
 
 

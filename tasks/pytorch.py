@@ -137,6 +137,7 @@ class TorchMethod(Method):
     """What all methods on PyTorch share: what they need, and how it is imported."""
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    forks_after_import: ClassVar[bool] = True
 
     def check_supported(self, machine: Machine, device: Device) -> None:
         """On a GPU, PyTorch must be built for CUDA; its version says so without importing it."""

@@ -57,6 +57,7 @@ class TorchScript(TorchMethod):
     id: ClassVar[str] = "torchscript-fp32"
     about: ClassVar[str] = "TorchScript, FP32: traced at the cell's shape and frozen"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
+    runs_on: ClassVar[tuple[str, ...]] = ("torch",)
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """A trace fixes shape and device, and is read by the same PyTorch that wrote it."""

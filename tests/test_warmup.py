@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from farm.warmup import LEAST_CALLS, LEAST_NS, MOST_CALLS, MOST_NS, is_capped, is_steady, windows_agree
+from farm.warmup import LEAST_CALLS, LEAST_NS, MOST_CALLS, MOST_NS, WINDOW_CALLS, is_capped, is_steady, windows_agree
 
 
 def _calls_until_over(series: list[int]) -> tuple[int, bool]:
@@ -23,9 +23,26 @@ def test_constant_calls_are_steady_once_the_least_time_has_passed() -> None:
 
 
 def test_long_calls_are_repeated_until_two_windows_can_be_compared() -> None:
-    assert not is_steady([LEAST_NS] * 5)
-    assert windows_agree([LEAST_NS] * 6)
-    assert len([LEAST_NS] * 6) > LEAST_CALLS
+    two_windows = 1 + 2 * WINDOW_CALLS
+    assert two_windows > LEAST_CALLS
+    assert not is_steady([MOST_NS] * (two_windows - 1))
+    assert not is_capped([MOST_NS] * (two_windows - 1))
+    assert is_steady([MOST_NS] * two_windows)
+
+
+def test_the_first_call_is_in_no_window() -> None:
+    assert windows_agree([900_000_000, *[10_000_000] * 4])
+
+
+def test_calls_that_differ_by_far_more_than_one_percent_are_steady_if_they_go_nowhere() -> None:
+    noise = np.random.default_rng(11).normal(60_000_000, 9_000_000, 200).astype(int).tolist()
+    calls, steady = _calls_until_over(noise)
+    assert steady
+    assert sum(noise[:calls]) < MOST_NS
+
+
+def test_a_steady_climb_is_not_mistaken_for_noise() -> None:
+    assert not windows_agree([10_000_000 + 200_000 * number for number in range(40)])
 
 
 def test_calls_that_become_faster_are_not_steady_until_they_stop() -> None:
@@ -68,5 +85,5 @@ def test_tiny_calls_that_still_change_are_not_steady() -> None:
 
 def test_nothing_is_said_of_fewer_calls_than_two_windows() -> None:
     assert not windows_agree([])
-    assert not windows_agree([1_000] * 5)
-    assert windows_agree([1_000] * 6)
+    assert not windows_agree([1_000] * (2 * WINDOW_CALLS))
+    assert windows_agree([1_000] * (1 + 2 * WINDOW_CALLS))
