@@ -12,7 +12,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-PURE = ("plan", "schedule", "stopping", "stats", "quality", "rows", "records", "errors", "captions", "ratios", "events")
+PURE = (
+    "plan",
+    "schedule",
+    "stopping",
+    "stats",
+    "uncertainty",
+    "variance",
+    "bootstrap",
+    "claims",
+    "quality",
+    "rows",
+    "records",
+    "errors",
+    "captions",
+    "ratios",
+    "events",
+)
 IMPURE = {
     "ray",
     "time",
@@ -29,7 +45,18 @@ IMPURE = {
 }
 RAY = {"farm.driver", "farm.cohort", "farm.slots", "farm.submit"}
 MEASURING = ("farm.actor", "farm.timing", "farm.warmup", "farm.guards")
-STATISTICS = {"scipy", "statsmodels", "farm.stats", "farm.speedups", "farm.ratios", "farm.tables"}
+STATISTICS = {
+    "scipy",
+    "statsmodels",
+    "farm.stats",
+    "farm.uncertainty",
+    "farm.variance",
+    "farm.bootstrap",
+    "farm.claims",
+    "farm.speedups",
+    "farm.ratios",
+    "farm.tables",
+}
 RUNTIMES = {"torch", "transformers", "onnxruntime", "onnx", "openvino", "tensorrt"}
 
 

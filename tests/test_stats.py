@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from farm import stats
+from farm.uncertainty import variance_over_rounds
 
 SIMULATIONS = 4000
 TRUE_LOG_RATIO = math.log(1.3)
@@ -153,6 +154,38 @@ def test_no_paired_round_is_an_error_not_a_number():
 )
 def test_verdict_follows_the_interval(low: float, high: float, expected: str):
     assert stats.verdict(Interval(low, high), same_margin=0.03) == expected
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5, 8])
+def test_the_p_value_says_what_the_interval_says(replicas: int):
+    generator = np.random.default_rng(80 + replicas)
+    for _ in range(1000):
+        found = stats.estimate([replica(generator, 0.01, truth=0.02) for _ in range(replicas)])
+        assert (found.p_value < 0.05) == (not found.low <= 1 <= found.high)
+
+
+def test_the_p_value_does_not_depend_on_the_confidence_asked_for():
+    rounds = [np.array([0.01, 0.03, 0.02, 0.05])]
+    assert stats.estimate(rounds, confidence=0.99).p_value == stats.estimate(rounds).p_value
+
+
+def test_replicas_without_any_spread_are_certain():
+    assert stats.estimate([np.zeros(4)] * 3).p_value == 1.0
+    assert stats.estimate([np.full(4, 0.01)] * 3).p_value == 0.0
+
+
+def test_rounds_that_stay_like_their_neighbours_tell_less():
+    steps, alternating = np.repeat([0.0, 0.1], 8), np.tile([0.0, 0.1], 8)
+    independent = np.var(steps, ddof=1) / 16
+    assert variance_over_rounds(alternating) == pytest.approx(independent)
+    assert variance_over_rounds(steps) > 4 * independent
+
+
+def test_geometric_mean_is_that_of_the_cells_speedups_whatever_their_replicas():
+    generator = np.random.default_rng(9)
+    cells = [[replica(generator, 0.01) for _ in range(count)] for count in (5, 8, 6)]
+    speedups = [stats.estimate(cell).speedup for cell in cells]
+    assert stats.geometric_mean_estimate(cells).speedup == pytest.approx(stats.geometric_mean(speedups))
 
 
 def test_geometric_mean_of_one_cell_is_the_cells_own_estimate():

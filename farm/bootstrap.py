@@ -1,0 +1,200 @@
+"""A second opinion on an interval: the studentized hierarchical bootstrap over replicas, rounds and samples. Pure.
+
+It resamples the distance of the mean from the truth in units of its standard error, which the t interval takes to
+follow Student's t, and asks the data instead (A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application,
+1997, 2.4 and 3.8). Resampling means without studentizing gives too narrow intervals at these numbers of replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farm.stats import PILOT_REPLICAS, Estimate
+from farm.uncertainty import FloatArray, replica_means, variance_over_replicas
+
+IntArray = NDArray[np.int64]
+
+BOOTSTRAP_REPLICAS = 8
+"""Fewer replicas than this resample into too few distinct sets to say anything about a 2.5 % tail."""
+
+DRAWS = 1000
+"""25 of them lie beyond each end of a 95 % interval, which leaves an end a standard error of 4-8 % of the half-width
+(for a normal and for a t distribution of 4 degrees of freedom)."""
+
+DISAGREEMENT = 0.8
+"""How far an end may lie from the interval's, in half-widths of the interval, before the two are said to disagree.
+
+Clean normal data tripped it in 0.0-0.7 % of simulations (2000 each; 8 and 10 replicas of 10 rounds of 5 + 5 samples;
+none where rounds make the noise, most where processes differ four times as much as rounds); one replica 15 % off among
+ten of 1 % tripped it in 53 %.
+"""
+
+
+class PairedTurns(NamedTuple):
+    """The samples of one round: the baseline's and the method's latencies, in any one unit."""
+
+    baseline: FloatArray
+    method: FloatArray
+
+
+Replica = Sequence[PairedTurns]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossCheck:
+    """The bootstrap's 95 % interval of a speedup, and whether the interval it checks agrees (`DISAGREEMENT`)."""
+
+    low: float
+    high: float
+    agrees: bool
+
+
+def paired_turns(
+    baseline_rounds: Mapping[int, Sequence[float]], method_rounds: Mapping[int, Sequence[float]]
+) -> list[PairedTurns]:
+    """The samples behind each of `stats.paired_log_ratios`, in the same order; both map a round to its samples."""
+    shared = sorted(baseline_rounds.keys() & method_rounds.keys())
+    usable = [number for number in shared if len(baseline_rounds[number]) and len(method_rounds[number])]
+    return [PairedTurns(np.asarray(baseline_rounds[each]), np.asarray(method_rounds[each])) for each in usable]
+
+
+def studentized_interval(
+    replicas: Sequence[Replica], seed: int, draws: int = DRAWS, judged: int | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of one cell's speedup, (low, high); replicas without a paired round are ignored.
+
+    Each draw takes replicas with replacement, of each its rounds, of each round its samples, and forms the distance
+    of its mean log ratio from the measured one, over its standard error. That error is the deviation of the first
+    `judged` replicas, as in the interval of Stein's two-stage rule; None: of all. Replica means are smoothed with a
+    normal kernel of s / sqrt(n) (T. Hesterberg, What Teachers Should Know About the Bootstrap, The American
+    Statistician 69, 2015), as eight of them alone leave too many draws of a few values over and over. Raises
+    ValueError for fewer than two replicas.
+    """
+    cell = _Cell.of(replicas)
+    return _interval([cell], judged or len(cell.log_ratios), seed, draws)
+
+
+def cross_check(
+    estimate: Estimate, replicas: Sequence[Replica], seed: int, pilot: int = PILOT_REPLICAS
+) -> CrossCheck | None:
+    """Whether the bootstrap agrees with a cell's estimate, made from the same replicas in the same order.
+
+    None below `BOOTSTRAP_REPLICAS` replicas. `pilot` is the one that the estimate was made with.
+    """
+    return geometric_mean_cross_check(estimate, [replicas], seed, pilot)
+
+
+def geometric_mean_cross_check(
+    estimate: Estimate, cells: Sequence[Sequence[Replica]], seed: int, pilot: int = PILOT_REPLICAS
+) -> CrossCheck | None:
+    """The same for a geometric mean over cells: their replicas of one number are resampled together.
+
+    The distribution of the mean over its error comes from the replicas that all cells have; the mean and its error
+    from all. None where a cell has fewer than `BOOTSTRAP_REPLICAS` replicas, or there is no cell.
+    """
+    shared = min((sum(len(replica) > 0 for replica in replicas) for replicas in cells), default=0)
+    if shared < BOOTSTRAP_REPLICAS:
+        return None
+    low, high = _interval([_Cell.of(replicas) for replicas in cells], min(pilot, shared), seed, DRAWS)
+    half = math.log(estimate.high / estimate.low) / 2
+    apart = max(abs(math.log(low / estimate.low)), abs(math.log(high / estimate.high)))
+    return CrossCheck(low, high, agrees=apart <= DISAGREEMENT * half)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Turns of one side, one after another: sorted samples, where each turn's begin, and how many it has."""
+
+    samples: FloatArray
+    starts: IntArray
+    counts: IntArray
+
+    @classmethod
+    def of(cls, turns: Sequence[FloatArray]) -> _Turns:
+        counts = np.array([len(turn) for turn in turns])
+        return cls(np.concatenate([np.sort(turn) for turn in turns]), np.cumsum(counts) - counts, counts)
+
+    def log_medians(self, turns: IntArray, generator: np.random.Generator) -> FloatArray:
+        """Logs of medians of resampled turns, one for each index in `turns`.
+
+        Resampling n samples and taking the k-th smallest is taking sample ceil(n U), where U is the k-th smallest of
+        n uniform numbers and so follows Beta(k, n - k + 1): two numbers are drawn instead of n, with the same result.
+        """
+        counts, starts = self.counts[turns], self.starts[turns]
+        lower = (counts + 1) // 2
+        place = generator.beta(lower, counts - lower + 1)
+        low = self.samples[starts + (counts * place).astype(np.int64)]
+        even = counts % 2 == 0
+        if not even.any():
+            return np.log(low)
+        # The next smallest of the uniform numbers: the least of the n - k that lie above the k-th.
+        above = np.where(even, counts - lower, 1)
+        next_place = np.where(even, 1 - (1 - place) * generator.random(place.shape) ** (1 / above), place)
+        return np.log((low + self.samples[starts + (counts * next_place).astype(np.int64)]) / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One cell's replicas, laid out for resampling; `first` is each replica's first turn, `rounds` its number."""
+
+    log_ratios: list[FloatArray]
+    baseline: _Turns
+    method: _Turns
+    first: IntArray
+    rounds: IntArray
+
+    @classmethod
+    def of(cls, replicas: Sequence[Replica]) -> _Cell:
+        used = [replica for replica in replicas if len(replica)]
+        if len(used) < 2:
+            raise ValueError("resampling needs at least two replicas with a paired round")
+        rounds = np.array([len(replica) for replica in used])
+        return cls(
+            log_ratios=[
+                np.log([np.median(turns.baseline) / np.median(turns.method) for turns in replica]) for replica in used
+            ],
+            baseline=_Turns.of([turns.baseline for replica in used for turns in replica]),
+            method=_Turns.of([turns.method for replica in used for turns in replica]),
+            first=np.cumsum(rounds) - rounds,
+            rounds=rounds,
+        )
+
+    def resampled_means(self, drawn: IntArray, generator: np.random.Generator) -> FloatArray:
+        """Mean log ratios of resampled replicas, one for each replica number in `drawn`."""
+        rounds = self.rounds[drawn][..., np.newaxis]
+        columns = np.arange(self.rounds.max())
+        turns = (generator.random((*drawn.shape, len(columns))) * rounds).astype(np.int64)
+        turns += self.first[drawn][..., np.newaxis]
+        ratios = self.baseline.log_medians(turns, generator) - self.method.log_medians(turns, generator)
+        return np.asarray(np.sum(ratios * (columns < rounds), axis=-1) / rounds[..., 0], dtype=np.float64)
+
+
+def _interval(cells: Sequence[_Cell], judged: int, seed: int, draws: int) -> tuple[float, float]:
+    """The mean over all replicas of all cells, less its error times the tails of the resampled distances."""
+    all_replicas = [cell.log_ratios for cell in cells]
+    mean = float(np.mean([replica_means(replicas).mean() for replicas in all_replicas]))
+    error = math.sqrt(variance_over_replicas(all_replicas, judged))
+    low_tail, high_tail = _tails(cells, judged, np.random.default_rng(seed), draws)
+    return math.exp(mean - high_tail * error), math.exp(mean - low_tail * error)
+
+
+def _tails(cells: Sequence[_Cell], judged: int, generator: np.random.Generator, draws: int) -> tuple[float, float]:
+    """The 2.5 % and 97.5 % quantiles of the resampled mean's distance from the mean, over its standard error."""
+    shared = min(len(cell.log_ratios) for cell in cells)
+    moments = np.mean([replica_means(cell.log_ratios[:shared]) for cell in cells], axis=0)
+    drawn = generator.integers(0, shared, (draws, shared))
+    means = np.mean([cell.resampled_means(drawn, generator) for cell in cells], axis=0)
+    means += generator.normal(0, np.std(moments, ddof=1) / math.sqrt(shared), means.shape)
+    errors = np.std(means[:, :judged], axis=1, ddof=1) / math.sqrt(shared)
+    distances = means.mean(axis=1) - moments.mean()
+    shows = errors > 0  # replicas that are all alike have no error to measure by
+    if not shows.any():
+        return 0.0, 0.0
+    low, high = np.quantile(distances[shows] / errors[shows], [0.025, 0.975])
+    return float(low), float(high)
