@@ -146,7 +146,7 @@ def test_the_peer_gets_the_farms_number_of_calls_in_all_or_in_one_process(load: 
 
 
 def test_the_peers_number_of_calls_is_decided_by_iterations_alone(load: Load, tmp_path: Path) -> None:
-    load("peer").write_configuration(tmp_path, tmp_path / "model", {64: 62, 512: 6})
+    load("peer_tool").write_configuration(tmp_path, tmp_path / "model", {64: 62, 512: 6})
     scenario = yaml.safe_load((tmp_path / "scenario" / "length512.yaml").read_text())
     assert (scenario["iterations"], scenario["duration"]) == (6, 0)
     assert scenario["input_shapes"] == {"batch_size": 1, "sequence_length": 512}

@@ -17,31 +17,23 @@ number of calls.
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import typer
-import yaml
 from peer_model import ensure_model
+from peer_tool import describe_peer, make_environment, read_latency, run_sweep, run_timed, write_configuration
 from provenance import print_figures, where_and_when
 
 import farm
-
-WARM_UP_CALLS = 5
-"""The peer's warm-up before each length; its own default is 10."""
 
 MEASURED_ROLES = ("baseline", "twin", "candidate")
 """Rows whose calls count as timed: what else the farm may run in a round is its own cost."""
@@ -103,7 +95,7 @@ def run_farm(model: Path, lengths: Sequence[int], results: Path, effort: str, bu
     command += ["--set", "accuracy=null", "--results", str(results), "--fresh", "--quiet"]
     if budget_s is not None:
         command += ["--set", f"budget_s={budget_s}"]
-    return _timed(command, results.with_suffix(".log"))
+    return run_timed(command, results.with_suffix(".log"))
 
 
 def farm_side(rows: Sequence[Mapping[str, Any]], wall_s: float, prepare_s: float) -> Side:
@@ -146,92 +138,14 @@ def calls_by_length(rows: Sequence[Mapping[str, Any]], calls_as: CallsAs) -> dic
     return wanted
 
 
-def make_environment(folder: Path, release: str) -> Path:
-    """Make the peer's virtual environment, with the farm's release of PyTorch; its `optimum-benchmark` command."""
-    if not (folder / "pyvenv.cfg").is_file():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    torch_release = version("torch").partition("+")[0]
-    packages = [f"optimum-benchmark=={release}", "transformers==4.57.*", f"torch=={torch_release}"]
-    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *packages], check=True)
-    return folder / "bin" / "optimum-benchmark"
-
-
-def describe_peer(command: Path) -> str:
-    """The releases that pip chose."""
-    code = "from importlib.metadata import version as v; print(*(f'{p} {v(p)}' for p in PACKAGES), sep=', ')"
-    packages = ("optimum-benchmark", "torch", "transformers")
-    interpreter = str(command.with_name("python"))
-    arguments = [interpreter, "-c", code.replace("PACKAGES", repr(packages))]
-    return subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def write_configuration(folder: Path, model: Path, calls: Mapping[int, int]) -> Path:
-    """Write the peer's configuration: a scenario for each length, as their numbers of calls differ. Returns `folder`.
-
-    A `duration` of 0 lets the iterations alone decide.
-    """
-    (folder / "scenario").mkdir(parents=True, exist_ok=True)
-    for length, count in calls.items():
-        scenario = {
-            "defaults": ["inference"],
-            "warmup_runs": WARM_UP_CALLS,
-            "iterations": count,
-            "duration": 0,
-            "input_shapes": {"batch_size": 1, "sequence_length": length},
-        }
-        (folder / "scenario" / f"{_scenario(length)}.yaml").write_text(yaml.safe_dump(scenario))
-    first = _scenario(next(iter(calls)))
-    whole = {
-        "defaults": ["benchmark", {"launcher": "process"}, {"backend": "pytorch"}, {"scenario": first}, "_self_"],
-        "name": "peer",
-        "backend": {
-            "model": str(model),
-            "task": "text-classification",
-            "library": "transformers",
-            "model_type": "bert",
-            "device": "cpu",
-        },
-        "hydra": {"job": {"chdir": True}, "sweep": {"subdir": "${hydra:runtime.choices.scenario}"}},
-    }
-    (folder / "peer.yaml").write_text(yaml.safe_dump(whole))
-    return folder
-
-
-def run_sweep(command: Path, configuration: Path, lengths: Sequence[int], output: Path, threads: int) -> Side:
-    """One sweep of the peer over the lengths; its reports are in `output`. Raises SystemExit where it fails."""
-    arguments = [str(command), "--config-dir", str(configuration), "--config-name", "peer", "--multirun"]
-    arguments += [f"scenario={','.join(map(_scenario, lengths))}", f"hydra.sweep.dir={output}"]
-    # It would otherwise ask the hub about a folder; that would be the network's time, not its own.
-    changes = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    wall_s = _timed(arguments, output.with_suffix(".log"), changes)
+def peer_side(output: Path, lengths: Sequence[int], wall_s: float) -> Side:
+    """Sum up the reports of a sweep of `wall_s` seconds."""
     latencies = [read_latency(output, length) for length in lengths]
-    timed_s = sum(latency["total"] for latency in latencies)
-    return Side(wall_s=wall_s, timed_s=timed_s, calls=sum(latency["count"] for latency in latencies))
-
-
-def read_latency(output: Path, length: int) -> dict[str, Any]:
-    """The peer's report of one length: `count`, `total`, `p50` and more, in seconds."""
-    report = json.loads((output / _scenario(length) / "benchmark_report.json").read_text())
-    latency: dict[str, Any] = report["forward"]["latency"]
-    return latency
-
-
-def _scenario(length: int) -> str:
-    return f"length{length}"
-
-
-def _timed(command: Sequence[str], log: Path, changes: Mapping[str, str] | None = None) -> float:
-    """Run a command with its output in a file; the seconds it took. Raises SystemExit, naming the log, if it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with log.open("w") as file:
-        ran = subprocess.run(
-            command, check=False, stdout=file, stderr=subprocess.STDOUT, env=os.environ | dict(changes or {})
-        )
-    wall_s = time.monotonic() - started
-    if ran.returncode:
-        raise SystemExit(f"failed with exit code {ran.returncode}: {shlex.join(command)}\nits output is in {log}")
-    return wall_s
+    return Side(
+        wall_s=wall_s,
+        timed_s=sum(latency["total"] for latency in latencies),
+        calls=sum(latency["count"] for latency in latencies),
+    )
 
 
 def prepare_both(command: Path, model: Path, lengths: Sequence[int], session: Path) -> float:
@@ -316,8 +230,11 @@ def main(
     print(f"the farm took {wall_s:.0f} s; the peer's timed calls by length: {calls}", flush=True)
     outputs = [session / name for name in ("first", "second")]
     configuration = write_configuration(session / "configuration", model, calls)
-    sweeps = [run_sweep(command, configuration, list(calls), output, int(rows[0]["threads"])) for output in outputs]
-    print_sides({"farm": farm_side(rows, wall_s, prepare_s), "peer, first": sweeps[0], "peer, second": sweeps[1]})
+    sides = {"farm": farm_side(rows, wall_s, prepare_s)}
+    for output in outputs:
+        sweep_s = run_sweep(command, configuration, list(calls), output, int(rows[0]["threads"]))
+        sides[f"peer, {output.name}"] = peer_side(output, list(calls), sweep_s)
+    print_sides(sides)
     print_repeatability(results, outputs, list(calls))
     print(f"\n{results.table()}")
     print(where_and_when(), f"peer: {describe_peer(command)}", sep="; ")

@@ -36,8 +36,9 @@ def spelling_tokenizer() -> Tokenizer:
 
 def _save_weights(folder: Path) -> None:
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForSequenceClassification, logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(SEED)
     config = BertConfig(
         vocab_size=30_522,
