@@ -12,7 +12,7 @@ Role = Literal["baseline", "twin", "candidate"]
 Status = Literal["ok", "failed", "unsupported", "invalid"]
 Device = Literal["cpu", "cuda"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,9 @@ class Turn:
     wall_ns: int
     cpu_ns: int
     rewarm_ns: int = 0
+    disturbance: Mapping[str, Any] = field(default_factory=dict)
+    """What the guards read around the turn, by the names of guards.Disturbance."""
+    taint_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,13 @@ class Round:
     order: tuple[str, ...]
     turns: Mapping[str, Turn]
     wall_ns: int
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """What the sentinel reached at the start of the round, by rate."""
+
+    @property
+    def taint_reasons(self) -> tuple[str, ...]:
+        """Why the round is not to be trusted: what disturbed any of its turns."""
+        return tuple(sorted({reason for turn in self.turns.values() for reason in turn.taint_reasons}))
 
 
 def _column(name: str, kind: pa.DataType, about: str) -> pa.Field[Any]:
@@ -197,12 +207,35 @@ _OUTCOME = [
 _SAMPLES = [
     _column("round", pa.list_(pa.int32()), "round of each sample"),
     _column("latency_ns", pa.list_(pa.int64()), "latency of each sample: token ids on the host to logits on the host"),
+    _column("tainted", pa.list_(pa.bool_()), "true for samples of a round in which a guard saw a disturbance"),
     _column("calls_per_sample", pa.int32(), "calls averaged into one sample; 1 unless a call is shorter than 1 ms"),
     _column("round_started_unix_ns", pa.list_(pa.int64()), "start of each round"),
     _column("round_position", pa.list_(pa.int32()), "place of the cell in the order of each round, from 0"),
     _column("round_turn_ns", pa.list_(pa.int64()), "wall time of the timed calls of each round"),
     _column("round_rewarm_ns", pa.list_(pa.int64()), "wall time of the discarded calls before them"),
     _column("round_cpu_ns", pa.list_(pa.int64()), "CPU time the cell used in its timed calls of each round"),
+]
+
+_GUARDS = [
+    _column("round_taint_reasons", pa.list_(pa.list_(pa.string())), "what disturbed each round; empty: nothing seen"),
+    _column("round_steal_ratio", pa.list_(pa.float64()), "stolen time during the turn, over slot time"),
+    _column("round_foreign_ratio", pa.list_(pa.float64()), "CPU time of others on the slot's cores, over slot time"),
+    _column("round_own_ratio", pa.list_(pa.float64()), "the farm's and Ray's own CPU time, over one core's time"),
+    _column("round_throttled_ns", pa.list_(pa.int64()), "time the cgroup was throttled during the turn"),
+    _column("round_major_faults", pa.list_(pa.int64()), "page faults of the cell that waited for a disk"),
+    _column("round_involuntary_switches", pa.list_(pa.int64()), "times a thread of the cell was made to wait"),
+    _column("round_run_delay_ns", pa.list_(pa.int64()), "time in which threads of the cell waited for a core"),
+    _column("round_pressure_ratio", pa.list_(pa.float64()), "share of the turn in which some thread waited for a core"),
+    _column("round_mhz", pa.list_(pa.float64()), "mean frequency of the slot's cores, as the platform reports it"),
+]
+
+_MACHINE_STATE = [
+    _column("round_state", pa.list_(pa.string()), "state of the machine by the sentinel's rates: usual, or which moved"),
+    _column("round_fp32_gflops", pa.list_(pa.float64()), "sentinel: fp32 matrix products, GFLOP/s"),
+    _column("round_bf16_gflops", pa.list_(pa.float64()), "sentinel: bf16 matrix products, GFLOP/s"),
+    _column("round_int8_gops", pa.list_(pa.float64()), "sentinel: int8 matrix products, GOP/s"),
+    _column("round_memory_gbs", pa.list_(pa.float64()), "sentinel: memory read, GB/s"),
+    _column("ceilings", pa.string(), "the machine's best rates, searched once a run, and the sentinel's then, JSON"),
 ]
 
 _COSTS = [
@@ -231,8 +264,20 @@ _EVIDENCE = [
     _column("schema_version", pa.int32(), "version of this schema"),
 ]
 
-MEASUREMENT_SCHEMA = pa.schema([*_IDENTITY, *_PLACE, *_OUTCOME, *_SAMPLES, *_COSTS, *_QUALITY, *_EVIDENCE])
+MEASUREMENT_SCHEMA = pa.schema(
+    [*_IDENTITY, *_PLACE, *_OUTCOME, *_SAMPLES, *_GUARDS, *_MACHINE_STATE, *_COSTS, *_QUALITY, *_EVIDENCE]
+)
 """One row per cell of one cohort replica, raw samples inside: the truth on disk."""
+
+_STATE = pa.struct(
+    [
+        _column("state", pa.string(), "the state, as in round_state"),
+        _column("rounds", pa.int32(), "rounds in it, over all replicas"),
+        _column("speedup", pa.float64(), "speedup over those rounds; null below 5 rounds"),
+        _column("low", pa.float64(), "lower end of its 95 % interval"),
+        _column("high", pa.float64(), "upper end of its 95 % interval"),
+    ]
+)
 
 SPEEDUP_SCHEMA = pa.schema(
     [
@@ -242,16 +287,29 @@ SPEEDUP_SCHEMA = pa.schema(
         *[MEASUREMENT_SCHEMA.field(name) for name in ("status", "reasons", "gate")],
         _column("baseline", pa.string(), "name of the method the speedup is over"),
         _column("replicas", pa.int32(), "replicas behind the row"),
-        _column("rounds", pa.int32(), "rounds behind the row, over all replicas"),
+        _column("rounds", pa.int32(), "rounds behind the speedup, over all replicas"),
+        _column("rounds_tainted", pa.int32(), "rounds in which a guard saw a disturbance, over all replicas"),
+        _column("taint_reasons", pa.list_(pa.string()), "what disturbed those rounds, most frequent first"),
         _column("samples", pa.int32(), "timed samples behind the row"),
-        _column("latency_p50_ns", pa.float64(), "median latency over all samples"),
-        _column("baseline_p50_ns", pa.float64(), "median latency of the baseline over all its samples"),
+        _column("latency_p50_ns", pa.float64(), "median latency over the samples of the rounds behind the row"),
+        _column("latency_p90_ns", pa.float64(), "90th percentile; null below the 64 samples that support it"),
+        _column("latency_p95_ns", pa.float64(), "95th percentile; null below the 130 samples that support it"),
+        _column("latency_p99_ns", pa.float64(), "99th percentile; null below the 662 samples that support it"),
+        _column("baseline_p50_ns", pa.float64(), "median latency of the baseline over its samples of those rounds"),
         _column("speedup", pa.float64(), "baseline latency / latency: geometric mean of the paired per-round ratios"),
         _column("speedup_low", pa.float64(), "lower end of the 95 % interval"),
         _column("speedup_high", pa.float64(), "upper end of the 95 % interval"),
         _column("interval", pa.string(), "how the interval was made: replicas, two-stage, one-replica or one-round"),
+        _column("resolved", pa.bool_(), "whether the interval's half-width is within what the effort aims at"),
+        _column("speedup_all_rounds", pa.float64(), "speedup over disturbed rounds too; null where none was left out"),
+        _column("states", pa.list_(_STATE), "speedup per state of the machine, where there are two states or more"),
+        _column("bootstrap_low", pa.float64(), "lower end by a studentized bootstrap; null below 8 replicas"),
+        _column("bootstrap_high", pa.float64(), "upper end by a studentized bootstrap; null below 8 replicas"),
+        _column("bootstrap_agrees", pa.bool_(), "whether the bootstrap supports the interval"),
         _column("log_ratios", pa.list_(pa.list_(pa.float64())), "log(baseline / method) of each round, per replica"),
         _column("verdict", pa.string(), "faster, slower, same or unclear; null for the baseline and for rows not ok"),
+        _column("p_value", pa.float64(), "two-sided p value of speedup = 1; below 0.05 where the interval excludes 1"),
+        _column("p_holm", pa.float64(), "the same, adjusted by Holm for all claims of the table (candidates of the run)"),
         _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
         _column("accuracy_n", pa.int32(), "texts behind accuracy"),
         _column("accuracy_drop_points", pa.float64(), "baseline's accuracy less this row's, in percentage points"),
