@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from farm.errors import ProofFailedError
 from farm.records import Cell, ModelInfo, Turn, WarmUp, Workload
 from tasks.accuracy import predict
 from tasks.artifacts import Artifact, check_outputs, prepare_artifact
+from tasks.ceilings import search_ceilings
 from tasks.method import Arrays, Loaded, Method, find_method
+from tasks.sentinels import Case, Sentinel
 
 RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino", "tensorrt", "tensorflow", "jax")
 """Modules whose thread pools and allocators could disturb a cell that does not need them."""
@@ -74,6 +77,28 @@ class WorkshopProcess:
     def prepare(self, method_id: str, model: ModelInfo, workload: Workload) -> Artifact:
         """Prepare one artifact into the cache."""
         return prepare_artifact(find_method(method_id), model, workload)
+
+
+class SentinelProcess:
+    """The helper that times a few fixed products and reads in every round: what the machine can do at that moment."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        del cores
+        self._sentinel: Sentinel
+
+    def prepare(self, ceilings: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Hold the cases that these ceilings name ready; without any, search for the machine's ceilings first."""
+        threads = int(os.environ[THREAD_VARIABLES[0]])
+        if ceilings is None:
+            ceilings = {rate: asdict(found) for rate, found in search_ceilings(threads).items()}
+        cases = {rate: Case(**ceiling["sentinel_case"]) for rate, ceiling in ceilings.items()}
+        self._sentinel = Sentinel(cases, threads)
+        gc.freeze()
+        return ceilings
+
+    def measure(self) -> dict[str, float]:
+        """The rates now, in GFLOP/s, GFLOP/s, GOP/s and GB/s."""
+        return self._sentinel.measure()
 
 
 class CellProcess:

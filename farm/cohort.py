@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
+from farm.errors import FarmError
+from farm.guards import Watch, disturbance, taint_reasons
 from farm.machine import describe_machine
-from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
+from farm.nursery import Resident
+from farm.own_processes import own_pids
 from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Workload
+from farm.residents import Residents
 from farm.suite import Limits
 from farm.timing import TURN_CALLS, turn_s
 from tasks.artifacts import Artifact, evaluation_path, find_artifact, load_evaluation, save_evaluation
 from tasks.method import Arrays, Method, find_method
 
-TAIL_BYTES = 2_000
-"""The end of a dead cell's own output that is kept with its row."""
+SENTINEL = "sentinel"
+"""The name of the sentinel's process among the cells'."""
+
+SENTINEL_RUNTIME = "torch"
+"""What the sentinel needs: it is forked as soon as that is imported, or imports it itself."""
 
 CALLS_LIMIT_FACTOR = 20
 LEAST_CALL_LIMIT_S = 10.0
@@ -38,9 +44,8 @@ class CohortProcess:
         self._slot = slot
         self._limits = limits
         self._turn_calls = turn_calls
-        self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
-        self._running: dict[str, Resident] = {}
-        self._nurseries: dict[str, Nursery] = {}
+        self._residents = Residents(slot)
+        self._watch = Watch(_with_siblings(slot.cores))
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}
         self._lock: int | None = None
@@ -68,15 +73,15 @@ class CohortProcess:
             return found
         name = f"prepare-{cell.cell}"
         try:
-            workshop = self._launch("workshop", name, cell)
+            workshop = self._residents.launch("workshop", name, cell.workload)
             artifact = self._make(workshop, cell, model, cell.workload)
             with suppress(Exception):
                 for workload in later:
                     self._make(workshop, cell, model, workload)
         except Exception as error:
-            return self._explain(name, error, f"preparing took longer than {self._limits.prepare_s:g} s")
+            return self._residents.explain(name, error, f"preparing took longer than {self._limits.prepare_s:g} s")
         finally:
-            self._kill(name)
+            self._residents.kill(name)
         os.sync()  # the kernel must not flush the artifact while somebody is being timed
         return artifact
 
@@ -100,22 +105,22 @@ class CohortProcess:
         name = f"evaluate-{cell.cell}"
         one = {key: rows[: cell.workload.batch_size] for key, rows in encoded.items()}
         try:
-            resident = self._launch("cell", name, cell)
+            resident = self._residents.launch("cell", name, cell.workload)
             resident.call("import_runtime", cell.method, model, timeout_s=self._limits.load_s)
             resident.call("load", cell, model, artifact.folder, [one], timeout_s=self._limits.load_s)
             # One batch first: a call that hangs must not use up the limit that is meant for all texts.
             resident.call("predict", one, timeout_s=self._limits.load_s)
             logits = resident.call("predict", encoded, timeout_s=self._limits.prepare_s)
         except Exception as error:
-            return self._explain(name, error, "evaluating took longer than the suite's limits allow")
+            return self._residents.explain(name, error, "evaluating took longer than the suite's limits allow")
         finally:
-            self._kill(name)
+            self._residents.kill(name)
         with suppress(OSError):  # the logits are at hand; a full disk only means computing them again next time
             save_evaluation(path, logits)
         return np.asarray(logits)
 
-    def boot(self, cells: Sequence[Cell], model: ModelInfo) -> dict[str, Failure]:
-        """Start the processes of all cells with their runtimes imported; nothing is timed yet.
+    def boot(self, cells: Sequence[Cell], model: ModelInfo, sentinel: bool = False) -> dict[str, Failure]:
+        """Start the processes of all cells with their runtimes imported, and the sentinel's; nothing is timed yet.
 
         A runtime that several cells share is imported once, and they are forked from there; the others import theirs
         at the same time.
@@ -123,38 +128,56 @@ class CohortProcess:
         failures: dict[str, Failure] = {}
         late = f"importing took longer than {self._limits.load_s:g} s"
         try:
-            self._fork_all(cells, model)
+            self._fork_all(cells, model, sentinel)
         except Exception as error:
             return {cell.cell: self._give_up(cell.cell, error, late) for cell in cells}
         for cell in cells:
             try:
-                self._running[cell.cell].answer(self._limits.load_s)
-                self._park(cell.cell)
+                self._residents[cell.cell].answer(self._limits.load_s)
+                self._residents.park(cell.cell)
             except Exception as error:
                 failures[cell.cell] = self._give_up(cell.cell, error, late)
+        self._watch.own(own_pids(exclude=self.pids().values()))
         return failures
 
-    def _fork_all(self, cells: Sequence[Cell], model: ModelInfo) -> None:
+    def _fork_all(self, cells: Sequence[Cell], model: ModelInfo, sentinel: bool) -> None:
         """Fork every cell as soon as the nursery has imported what it needs, and never what it does not."""
-        nursery = self._open_nursery("cells", cells[0])
-        for method, together in _import_stages(cells):
-            if method is not None:
+        nursery = self._residents.open_nursery("cells", cells[0].workload)
+        stages = _import_stages(cells)
+        at = next((number for number, stage in enumerate(stages) if SENTINEL_RUNTIME in stage.runtimes), 0)
+        for number, stage in enumerate(stages):
+            if stage.method is not None:
                 with suppress(FarmError, ImportError):  # each cell will meet the same error, and report it as its own
-                    nursery.import_runtime(method.id, model, self._limits.load_s)
-            for cell in together:
-                resident = nursery.fork("cell", self._log(cell.cell))
-                self._running[cell.cell] = resident
-                resident.ask("import_runtime", cell.method, model)
+                    nursery.import_runtime(stage.method.id, model, self._limits.load_s)
+            for cell in stage.cells:
+                self._residents.fork(nursery, "cell", cell.cell).ask("import_runtime", cell.method, model)
+            if sentinel and number == at:
+                self._residents.fork(nursery, "sentinel", SENTINEL)
+
+    def start_sentinel(self, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Let the sentinel hold the cases that `known` ceilings name, or search for them (None); then park it.
+
+        Returns the ceilings, or None where there is no sentinel: a machine is measured without it rather than not.
+        """
+        try:
+            ceilings: Mapping[str, Any] = self._residents[SENTINEL].call(
+                "prepare", known, timeout_s=self._limits.load_s
+            )
+            self._residents.park(SENTINEL)
+        except Exception as error:
+            self._give_up(SENTINEL, error, "the sentinel took too long")
+            return None
+        return ceilings
 
     def load(self, cell: Cell, model: ModelInfo, artifact: Artifact, inputs: Sequence[Arrays]) -> WarmUp | Failure:
         """Load one cell and warm it up, alone on the slot; then park it."""
         name, limit_s = cell.cell, self._limits.load_s
         try:
-            self._continue(name)
-            resident = self._running[name]
+            self._residents.wake(name)
+            resident = self._residents[name]
             resident.call("load", cell, model, artifact.folder, list(inputs), timeout_s=limit_s)
             ready: WarmUp = resident.call("warm_up", self._turn_calls, timeout_s=limit_s)
-            self._park(name)
+            self._residents.park(name)
         except Exception as error:
             return self._give_up(name, error, f"loading and warming up took longer than {limit_s:g} s")
         self._turn_s[name] = turn_s(ready.call_ns, self._turn_calls)
@@ -167,116 +190,103 @@ class CohortProcess:
         started_unix_ns, started = time.time_ns(), time.perf_counter_ns()
         turns: dict[str, Turn] = {}
         failures: dict[str, Failure] = {}
+        rates = self._ask_sentinel()
         for name in order:
             try:
-                self._continue(name)
-                turns[name] = self._running[name].call("turn", timeout_s=self._turn_limit_s(name))
-                self._park(name)
+                turns[name] = self._turn(name)
             except Exception as error:
                 failures[name] = self._give_up(name, error, f"a call took longer than {self._call_limit_s:g} s")
         wall_ns = time.perf_counter_ns() - started
-        return Round(number, started_unix_ns, tuple(order), turns, wall_ns), failures
+        return Round(number, started_unix_ns, tuple(order), turns, wall_ns, rates), failures
+
+    def _turn(self, name: str) -> Turn:
+        """Wake the cell for one turn, with the guards' snapshots on either side."""
+        pid = self._residents[name].pid
+        before = self._watch.snapshot(pid)
+        self._residents.wake(name)
+        turn: Turn = self._residents[name].call("turn", timeout_s=self._turn_limit_s(name))
+        read = disturbance(before, self._watch.snapshot(pid), len(self._slot.cores))
+        self._residents.park(name)
+        return replace(turn, disturbance=asdict(read), taint_reasons=taint_reasons(read))
+
+    def _ask_sentinel(self) -> dict[str, float]:
+        """What the machine can do at this moment, or nothing where there is no sentinel (any more)."""
+        if SENTINEL not in self._residents.pids():
+            return {}
+        try:
+            self._residents.wake(SENTINEL)
+            rates: dict[str, float] = self._residents[SENTINEL].call("measure", timeout_s=LEAST_CALL_LIMIT_S)
+            self._residents.park(SENTINEL)
+        except Exception as error:
+            self._give_up(SENTINEL, error, "the sentinel took too long")
+            return {}
+        return rates
 
     def finish(self) -> dict[str, int | None]:
         """End all cells; return each one's peak resident memory in bytes."""
         peaks: dict[str, int | None] = {}
-        for name, running in list(self._running.items()):
-            with suppress(Exception):
-                self._continue(name)
-                peaks[name] = running.call("peak_rss_bytes", timeout_s=LEAST_CALL_LIMIT_S)
-            self._kill(name)
+        for name in list(self.pids()):
+            if name != SENTINEL:
+                with suppress(Exception):
+                    self._residents.wake(name)
+                    peaks[name] = self._residents[name].call("peak_rss_bytes", timeout_s=LEAST_CALL_LIMIT_S)
+            self._residents.kill(name)
         return peaks
 
     def close(self) -> None:
-        """End every process, release the slot's lock and remove this process's folder."""
-        for name in [*self._running, *self._nurseries]:
-            self._kill(name)
+        """End every process and release the slot's lock."""
+        self._residents.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def pids(self) -> Mapping[str, int]:
         """Process ids of the living cells, for tests and for people who look with their own tools."""
-        return {name: running.pid for name, running in self._running.items()}
+        return self._residents.pids()
 
     def _turn_limit_s(self, name: str) -> float:
         """How long a turn may take: one call may use up the call limit, the rest thrice their usual time."""
         return self._call_limit_s + 3 * self._turn_s[name]
 
-    def _open_nursery(self, name: str, cell: Cell) -> Nursery:
-        cores = self._slot.cores[: cell.workload.threads] if cell.workload.device == "cpu" else self._slot.cores
-        # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
-        self._nurseries[name] = Nursery(cores, cell.workload.threads, gpus, self._log(f"nursery-{name}"))
-        return self._nurseries[name]
-
-    def _launch(self, kind: Kind, name: str, cell: Cell) -> Resident:
-        """Start a process that shares nothing with the cells."""
-        self._running[name] = self._open_nursery(name, cell).fork(kind, self._log(name))
-        return self._running[name]
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
-
-    def _park(self, name: str) -> None:
-        os.kill(self._running[name].pid, signal.SIGSTOP)
-
-    def _continue(self, name: str) -> None:
-        os.kill(self._running[name].pid, signal.SIGCONT)
-
     def _give_up(self, name: str, error: Exception, when_late: str) -> Failure:
         """Turn an error into the row's reason and end the process."""
-        failure = self._explain(name, error, when_late)
-        self._kill(name)
+        failure = self._residents.explain(name, error, when_late)
+        self._residents.kill(name)
         return failure
 
-    def _explain(self, name: str, error: Exception, when_late: str) -> Failure:
-        tail = _tail(self._log(name))
-        if isinstance(error, TooLateError):
-            return Failure("failed", when_late, tail)
-        if isinstance(error, ProcessDiedError | ProcessLookupError):
-            return Failure("failed", "the process died", tail)
-        if isinstance(error, ProofFailedError):
-            return Failure("invalid", str(error), tail)
-        if isinstance(error, MethodUnsupportedError):
-            return Failure("unsupported", str(error), tail)
-        if isinstance(error, FarmError):
-            return Failure("failed", str(error), tail)
-        return Failure("failed", f"{type(error).__name__}: {error}".splitlines()[0], tail)
 
-    def _kill(self, name: str) -> None:
-        """End a process, and the nursery that was opened for it alone."""
-        if (running := self._running.pop(name, None)) is not None:
-            running.kill()
-        if (nursery := self._nurseries.pop(name, None)) is not None:
-            nursery.close()
+@dataclass(frozen=True, slots=True)
+class _ImportStage:
+    """Cells that are forked together, after the nursery has imported what `method` needs (None: nothing)."""
+
+    method: Method | None
+    cells: list[Cell]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        return self.method.runtimes() if self.method else ()
 
 
-def _import_stages(cells: Sequence[Cell]) -> list[tuple[Method | None, list[Cell]]]:
-    """In which order a nursery imports and forks: each stage's method is imported first, then its cells are forked.
+def _import_stages(cells: Sequence[Cell]) -> list[_ImportStage]:
+    """In which order a nursery imports and forks.
 
     Stages grow: what one imported, all later ones need too. Cells that fit no such chain come first, from a nursery
     that has imported nothing.
     """
-    bare: list[Cell] = []
-    stages: list[tuple[Method | None, list[Cell]]] = [(None, bare)]
-    imported: set[str] = set()
+    stages = [_ImportStage(None, [])]
     for cell in sorted(cells, key=lambda cell: len(find_method(cell.method).runtimes())):
         method = find_method(cell.method)
-        needed = set(method.runtimes())
+        imported, needed = set(stages[-1].runtimes), set(method.runtimes())
         if not (method.forks_after_import and imported <= needed):
-            bare.append(cell)
+            stages[0].cells.append(cell)
         elif imported == needed:
-            stages[-1][1].append(cell)
+            stages[-1].cells.append(cell)
         else:
-            stages.append((method, [cell]))
-            imported = needed
+            stages.append(_ImportStage(method, [cell]))
     return stages
 
 
-def _tail(log: Path) -> str:
-    try:
-        return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
-    except OSError:
-        return ""
+def _with_siblings(cores: Sequence[int]) -> tuple[int, ...]:
+    """The cores and their idle SMT siblings: work there slows a core as surely as work on it."""
+    groups = describe_machine().smt_siblings
+    return tuple(sorted({cpu for group in groups if set(group) & set(cores) for cpu in group} | set(cores)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import RayError
 
@@ -26,9 +27,10 @@ from farm.replica import BaselineLostError, Bench, measure_replica, prepare_repl
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.runs import OpenRun, open_run, set_damaged_aside
 from farm.schedule import Job, Schedule, fits
-from farm.stopping import budget_share, spendable_s
+from farm.stopping import budget_share, known_parts, spendable_s
 from farm.store import Store
 from farm.suite import Suite
+from farm.variance import VarianceParts
 from tasks.models import resolve_model
 
 MOST_ATTEMPTS = 3
@@ -155,7 +157,7 @@ class _Driver:
             try:
                 await self._lock(cohort, slot)
                 await prepare_replica(log, cohort, self._bench)
-                await measure_replica(log, cohort, self._bench, self._share_s(job))
+                await measure_replica(log, cohort, self._bench, self._share_s(job), self._parts(job))
                 return log
             except BaselineLostError as lost:
                 failure = lost.failure
@@ -188,6 +190,12 @@ class _Driver:
             return None
         same_kind = sum(fits(job.cohort, slot) for slot in self._slots)
         return spendable * budget_share(job.cohort, [other.cohort for other in waiting], same_kind)
+
+    def _parts(self, job: Job) -> VarianceParts:
+        """What this cohort's published replicas tell of how rounds and processes differ."""
+        table = speedups.of_cohort(self._store, self._identity.run, job.cohort.cohort)
+        found = table["log_ratios"].to_pylist()
+        return known_parts([[np.asarray(rounds) for rounds in replicas] for replicas in found if replicas])
 
     async def _publish(self, job: Job, log: ReplicaLog) -> None:
         """Publish one replica; if the folder refuses for good, keep it elsewhere and stop."""

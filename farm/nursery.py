@@ -27,13 +27,21 @@ from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any, Literal
 
-from farm.actor import CellProcess, WorkshopProcess, cell_environment, die_with_parent, pin, send_output_to
+from farm.actor import (
+    CellProcess,
+    SentinelProcess,
+    WorkshopProcess,
+    cell_environment,
+    die_with_parent,
+    pin,
+    send_output_to,
+)
 from farm.errors import FarmError
 from farm.records import ModelInfo
 from tasks.method import find_method
 
-Kind = Literal["cell", "workshop"]
-KINDS = {"cell": CellProcess, "workshop": WorkshopProcess}
+Kind = Literal["cell", "workshop", "sentinel"]
+KINDS = {"cell": CellProcess, "workshop": WorkshopProcess, "sentinel": SentinelProcess}
 
 START_S = 60
 """A bare Python process that has not answered after a minute will not."""

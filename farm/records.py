@@ -230,7 +230,9 @@ _GUARDS = [
 ]
 
 _MACHINE_STATE = [
-    _column("round_state", pa.list_(pa.string()), "state of the machine by the sentinel's rates: usual, or which moved"),
+    _column(
+        "round_state", pa.list_(pa.string()), "state of the machine by the sentinel's rates: usual, or which moved"
+    ),
     _column("round_fp32_gflops", pa.list_(pa.float64()), "sentinel: fp32 matrix products, GFLOP/s"),
     _column("round_bf16_gflops", pa.list_(pa.float64()), "sentinel: bf16 matrix products, GFLOP/s"),
     _column("round_int8_gops", pa.list_(pa.float64()), "sentinel: int8 matrix products, GOP/s"),
@@ -309,7 +311,9 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("log_ratios", pa.list_(pa.list_(pa.float64())), "log(baseline / method) of each round, per replica"),
         _column("verdict", pa.string(), "faster, slower, same or unclear; null for the baseline and for rows not ok"),
         _column("p_value", pa.float64(), "two-sided p value of speedup = 1; below 0.05 where the interval excludes 1"),
-        _column("p_holm", pa.float64(), "the same, adjusted by Holm for all claims of the table (candidates of the run)"),
+        _column(
+            "p_holm", pa.float64(), "the same, adjusted by Holm for all claims of the table (candidates of the run)"
+        ),
         _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
         _column("accuracy_n", pa.int32(), "texts behind accuracy"),
         _column("accuracy_drop_points", pa.float64(), "baseline's accuracy less this row's, in percentage points"),

@@ -14,8 +14,9 @@ from farm.events import Listener, RoundDone, Step
 from farm.plan import round_order
 from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
 from farm.rows import ReplicaLog, logits_of
-from farm.stopping import Effort, another_round
+from farm.stopping import Allowance, Effort
 from farm.suite import Suite
+from farm.variance import VarianceParts
 from tasks.method import Arrays, find_method
 
 
@@ -50,6 +51,8 @@ class Bench:
     cohorts: tuple[Cohort, ...] = ()
     started: float = field(default_factory=time.monotonic)
     excluded_s: float = 0.0
+    ceilings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the machine of each slot reaches at best; searched for by the first cohort there."""
 
     def later_workloads(self, cohort: Cohort, cell: Cell) -> list[Workload]:
         """The workloads at which the cohorts after this one will run the same method."""
@@ -80,15 +83,18 @@ async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     bench.excluded_s += time.monotonic() - started
 
 
-async def measure_replica(log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | None) -> None:
+async def measure_replica(
+    log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | None, parts: VarianceParts
+) -> None:
     """Load and measure what was prepared, within `share_s` seconds (None: as the effort says); fills `log`.
 
-    Raises BaselineLostError where the replica must start over.
+    `parts` is what is known of the cohort's variances, which decides how many rounds are worth their time. Raises
+    BaselineLostError where the replica must start over.
     """
     started = time.monotonic()
     await _load(log, cohort, bench)
-    left_s = None if share_s is None else share_s - (time.monotonic() - started)
-    await _measure(log, cohort, bench, left_s)
+    setup_s = time.monotonic() - started
+    await _measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
     log.peak_rss_bytes = await cohort.finish.remote()
 
 
@@ -138,8 +144,11 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
     bench.listener.on(Step("load", 0, len(cells), "starting processes"))
-    for name, failure in (await cohort.boot.remote(cells, bench.model)).items():
+    watched = bench.suite.sentinels and log.cohort.workload.device == "cpu"
+    for name, failure in (await cohort.boot.remote(cells, bench.model, watched)).items():
         _fail(log, _cell(log, name), failure)
+    if watched:
+        await _start_sentinel(log, cohort, bench)
     shape = log.cohort.workload
     inputs = bench.inputs[shape.length, shape.batch_size]
     for number, cell in enumerate(cells):
@@ -158,19 +167,31 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     bench.listener.on(Step("load", len(cells), len(cells)))
 
 
-async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, share_s: float | None) -> None:
-    """Run rounds until the effort or the budget says enough."""
+async def _start_sentinel(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
+    """The first cohort of a slot searches for what its machine can do at best, while nothing else runs there."""
+    slot = log.slot.slot
+    if slot not in bench.ceilings:
+        bench.listener.on(Step("load", 0, 1, "searching for the machine's best rates"))
+    log.ceilings = await cohort.start_sentinel.remote(bench.ceilings.get(slot))
+    if log.ceilings is not None:
+        bench.ceilings[slot] = log.ceilings
+
+
+async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowance) -> None:
+    """Run rounds until they are enough or the time is up; disturbed ones are repeated within limits."""
     started = time.monotonic()
-    rounds_s: list[float] = []
-    while another_round(bench.effort, rounds_s, time.monotonic() - started, share_s):
+    while allowance.another_round(
+        [done.wall_ns / 1e9 for done in log.rounds],
+        tainted=sum(bool(done.taint_reasons) for done in log.rounds),
+        elapsed_s=time.monotonic() - started,
+    ):
         living = [cell.cell for cell in log.living()]
-        order = round_order(log.cohort, log.replica, len(rounds_s), living)
-        done, failures = await cohort.round.remote(len(rounds_s), order)
+        number = len(log.rounds)
+        done, failures = await cohort.round.remote(number, round_order(log.cohort, log.replica, number, living))
         log.rounds.append(done)
-        rounds_s.append(done.wall_ns / 1e9)
         for name, failure in failures.items():
             _fail(log, _cell(log, name), failure)
-        left_s = None if share_s is None else share_s - (time.monotonic() - started)
+        left_s = allowance.left_s(time.monotonic() - started)
         bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
 
 

@@ -12,6 +12,16 @@ import numpy as np
 from farm.quality import Quality, largest_difference
 from farm.records import SCHEMA_VERSION, Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
 from tasks.artifacts import Artifact
+from tasks.sentinels import state, usual
+
+GUARD_READINGS = (
+    *("steal_ratio", "foreign_ratio", "own_ratio", "throttled_ns", "major_faults", "involuntary_switches"),
+    *("run_delay_ns", "pressure_ratio", "mhz"),
+)
+"""What is published of each guards.Disturbance."""
+
+RATE_UNITS = {"fp32": "gflops", "bf16": "gflops", "int8": "gops", "memory": "gbs"}
+"""The sentinel's rates, and the units that end their columns' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class ReplicaLog:
     failures: dict[str, Failure] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
     peak_rss_bytes: dict[str, int | None] = field(default_factory=dict)
+    ceilings: Mapping[str, Any] | None = None
 
     def living(self) -> list[Cell]:
         """Cells that are loaded and have not failed."""
@@ -57,6 +68,8 @@ def build_rows(log: ReplicaLog, identity: RunIdentity) -> list[dict[str, Any]]:
         | _place(cell, log)
         | _outcome(cell, log)
         | _samples(cell, log.rounds)
+        | _guards(cell, log.rounds)
+        | _machine_state(cell, log)
         | _costs(cell, log)
         | _quality(cell, log)
         for cell in log.cohort.cells
@@ -123,12 +136,35 @@ def _samples(cell: Cell, rounds: Sequence[Round]) -> dict[str, Any]:
     return {
         "round": [entry.number for entry, turn in zip(mine, turns, strict=True) for _ in turn.latency_ns],
         "latency_ns": [latency for turn in turns for latency in turn.latency_ns],
+        "tainted": [
+            bool(entry.taint_reasons) for entry, turn in zip(mine, turns, strict=True) for _ in turn.latency_ns
+        ],
         "calls_per_sample": turns[0].calls_per_sample if turns else None,
         "round_started_unix_ns": [entry.started_unix_ns for entry in mine],
         "round_position": [entry.order.index(cell.cell) for entry in mine],
         "round_cpu_ns": [turn.cpu_ns for turn in turns],
         "round_turn_ns": [turn.wall_ns for turn in turns],
         "round_rewarm_ns": [turn.rewarm_ns for turn in turns],
+    }
+
+
+def _guards(cell: Cell, rounds: Sequence[Round]) -> dict[str, Any]:
+    """What the guards read around each of the cell's turns; the reasons are those of the whole round."""
+    mine = [entry for entry in rounds if cell.cell in entry.turns]
+    read = {
+        f"round_{name}": [entry.turns[cell.cell].disturbance.get(name) for entry in mine] for name in GUARD_READINGS
+    }
+    return {"round_taint_reasons": [list(entry.taint_reasons) for entry in mine], **read}
+
+
+def _machine_state(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+    """The sentinel's rates in each round the cell took part in, and the state they put the machine in."""
+    mine = [entry for entry in log.rounds if cell.cell in entry.turns]
+    usually = usual([entry.rates for entry in log.rounds if entry.rates])
+    return {
+        "round_state": [state(entry.rates, usually) if entry.rates else None for entry in mine],
+        **{f"round_{rate}_{unit}": [entry.rates.get(rate) for entry in mine] for rate, unit in RATE_UNITS.items()},
+        "ceilings": json.dumps(log.ceilings, sort_keys=True) if log.ceilings else None,
     }
 
 

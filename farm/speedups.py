@@ -3,52 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
+from zlib import crc32
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import stats, stopping
+from farm.bootstrap import cross_check, paired_turns
+from farm.claims import holm
 from farm.errors import RequestError
+from farm.pairing import Process, Row, latencies, taints
 from farm.records import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
-DERIVATION_VERSION = 1
+DERIVATION_VERSION = 2
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
+
+STATE_ROUNDS = 5
+"""Rounds that a state of the machine needs before a speedup is given for it alone."""
 
 _COLUMNS = [name for name in MEASUREMENT_SCHEMA.names if name not in {"environment", "proof", "error_tail", "options"}]
 _WORST_FIRST = ("failed", "invalid", "unsupported", "ok")
 
-Row = Mapping[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    """One measurement row, and the baseline's of the same cohort and replica (None where there is none)."""
-
-    row: Row
-    baseline: Row | None
-
-
-def derive_speedups(measurements: pa.Table, same_within: float) -> pa.Table:
+def derive_speedups(
+    measurements: pa.Table, same_within: float, half_width: float | None = None, *, checked: bool = True
+) -> pa.Table:
     """One row per cell over its replicas (SPEEDUP_SCHEMA), in the order in which cells first appear.
 
     `measurements` follow MEASUREMENT_SCHEMA and hold one run. A cell's ratio is taken per round against the
     baseline's turn of the same round, cohort and replica, never across them. `same_within` is the margin of the
-    verdict `same`, a fraction. A cell that is not ok in every replica carries its worst status and all reasons, and
-    no speedup; the baseline's own row has speedup 1, no interval and no verdict.
+    verdict `same`, a fraction; `half_width` what the effort aims at, for `resolved`. Rounds that a guard objected to
+    are left out where enough others remain. Unless `checked`, the bootstrap's second opinion is not asked for. A cell
+    that is not ok in every replica carries its worst status and all reasons, and no speedup; the baseline's own row
+    has speedup 1, no interval and no verdict.
     """
     rows = measurements.select([name for name in _COLUMNS if name in measurements.column_names]).to_pylist()
     baselines = {(row["cohort"], row["replica"]): row for row in rows if row["role"] == "baseline"}
-    cells: dict[tuple[str, ...], list[_Process]] = {}
+    cells: dict[tuple[str, ...], list[Process]] = {}
     for row in sorted(rows, key=lambda row: row["replica"]):
         key = (row["hardware_class"], row["cohort"], row["cell"], row["role"])
-        cells.setdefault(key, []).append(_Process(row, baselines.get((row["cohort"], row["replica"]))))
-    derived = [_speedup_row(processes, same_within) for processes in cells.values()]
+        cells.setdefault(key, []).append(Process(row, baselines.get((row["cohort"], row["replica"]))))
+    aim = _Aim(same_within, half_width, checked)
+    derived = [_speedup_row(processes, aim) for processes in cells.values()]
+    _judge_together(derived)
     return pa.Table.from_pylist(derived, schema=SPEEDUP_SCHEMA)
 
 
@@ -77,23 +80,33 @@ def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
     """The speedups of one cohort from the replicas published so far; nothing is stored."""
     measurements = store.read_measurements(run, columns=_COLUMNS)
     of_it = pc.equal(measurements["cohort"], pa.scalar(cohort))
-    return derive_speedups(measurements.filter(of_it), same_within(store, run))
+    return derive_speedups(measurements.filter(of_it), same_within(store, run), checked=False)
 
 
 def same_within(store: Store, run: str) -> float:
     """The run's "same" margin, a fraction: what its suite says, else 1.5 x the target of its effort."""
+    suite = _suite(store, run)
+    return float(suite.get("same_within") or stopping.same_margin(str(suite.get("effort", "standard"))))
+
+
+def half_width(store: Store, run: str) -> float | None:
+    """What the run's effort aims at, as half the width of an interval; None where the run's record is not there."""
+    effort = stopping.EFFORTS.get(str(_suite(store, run).get("effort")))
+    return effort.half_width if effort else None
+
+
+def _suite(store: Store, run: str) -> Mapping[str, Any]:
     try:
-        suite = store.run(run).suite
+        return store.run(run).suite
     except RequestError:  # measurements copied without their run record still have ratios
-        suite = {}
-    effort = str(suite.get("effort", "standard"))
-    return float(suite.get("same_within") or stopping.same_margin(effort))
+        return {}
 
 
 def _derive(store: Store, run: str) -> pa.Table:
     # The parts are listed before they are read: one published meanwhile makes the table stale, never wrong.
     origin = _origin(store, run)
-    table = derive_speedups(store.read_measurements(run, columns=_COLUMNS), same_within(store, run))
+    measurements = store.read_measurements(run, columns=_COLUMNS)
+    table = derive_speedups(measurements, same_within(store, run), half_width(store, run))
     return table.replace_schema_metadata({PARTS_KEY: origin})
 
 
@@ -103,7 +116,16 @@ def _origin(store: Store, run: str) -> bytes:
     return json.dumps(origin, sort_keys=True).encode()
 
 
-def _speedup_row(processes: Sequence[_Process], margin: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What intervals are held against: the margin of `same`, the effort's half-width, and whether to bootstrap."""
+
+    same_within: float
+    half_width: float | None
+    checked: bool
+
+
+def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     first = processes[0].row
     rows = [process.row for process in processes]
     status = min((row["status"] for row in rows), key=_WORST_FIRST.index)
@@ -114,48 +136,86 @@ def _speedup_row(processes: Sequence[_Process], margin: float) -> dict[str, Any]
     row |= {"status": status, "reasons": reasons, "replicas": len(rows)}
     row["baseline"] = baseline["name"] if baseline else None
     row["samples"] = sum(len(each["latency_ns"] or ()) for each in rows)
-    row["rounds"] = sum(len(set(each["round"] or ())) for each in rows)
+    row["rounds"] = sum(len(each.clean_rounds()) for each in processes)
+    row |= taints(rows)
     if status == "ok":
-        row["latency_p50_ns"] = _median_latency(rows)
-        row["baseline_p50_ns"] = _median_latency([each.baseline for each in processes if each.baseline is not None])
-        row |= {"speedup": 1.0} if first["role"] == "baseline" else _judged(processes, margin)
+        row |= latencies(processes)
+        row |= {"speedup": 1.0} if first["role"] == "baseline" else _judged(processes, aim)
         if row.get("speedup") is None:
             row["reasons"] = [*reasons, "no round was paired with one of the baseline"]
     return row
 
 
-def _judged(processes: Sequence[_Process], margin: float) -> dict[str, Any]:
-    log_ratios = [
-        stats.paired_log_ratios(_by_round(process.baseline), _by_round(process.row))
-        for process in processes
-        if process.baseline is not None and process.baseline["status"] == "ok"
-    ]
-    paired = [ratios for ratios in log_ratios if len(ratios)]
+def _judged(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
+    compared = [each for each in processes if each.baseline is not None and each.baseline["status"] == "ok"]
+    clean = [each.rounds(each.clean_rounds()) for each in compared]
+    paired = [ratios for turns in clean if len(ratios := stats.paired_log_ratios(*turns))]
     if not paired:
         return {}
     found = stats.estimate(paired)
+    check = None
+    if aim.checked:
+        # The seed is the cell's, so that the same measurements give the same table.
+        seed = crc32(str(processes[0].row["cell"]).encode())
+        check = cross_check(found, [turns for pair in clean if (turns := paired_turns(*pair))], seed)
+    everything = stats.estimate([stats.paired_log_ratios(*each.rounds()) for each in compared])
     return {
         "speedup": found.speedup,
         "speedup_low": found.low,
         "speedup_high": found.high,
         "interval": found.kind,
+        "resolved": None if aim.half_width is None else _half_width(found) <= aim.half_width,
+        "speedup_all_rounds": everything.speedup if everything.rounds > found.rounds else None,
+        "states": _states(compared),
+        "bootstrap_low": check.low if check else None,
+        "bootstrap_high": check.high if check else None,
+        "bootstrap_agrees": check.agrees if check else None,
         "replicas": found.replicas,
         "rounds": found.rounds,
-        "verdict": stats.verdict(found, margin),
+        "verdict": stats.verdict(found, aim.same_within),
+        "p_value": found.p_value,
         "log_ratios": [ratios.tolist() for ratios in paired],
     }
 
 
-def _by_round(row: Row) -> dict[int, list[int]]:
-    turns: dict[int, list[int]] = {}
-    for number, latency in zip(row["round"] or (), row["latency_ns"] or (), strict=True):
-        turns.setdefault(number, []).append(latency)
-    return turns
+def _judge_together(rows: Sequence[dict[str, Any]]) -> None:
+    """Adjust the p values of all the table's claims for their number: that of some would be small by chance."""
+    claims = [row for row in rows if row["role"] == "candidate" and row.get("p_value") is not None]
+    for row, adjusted in zip(claims, holm([row["p_value"] for row in claims]), strict=True):
+        row["p_holm"] = adjusted
 
 
-def _median_latency(rows: Iterable[Row]) -> float | None:
-    samples = [latency for row in rows for latency in row["latency_ns"] or ()]
-    return float(np.median(samples)) if samples else None
+def _half_width(found: stats.Estimate) -> float:
+    """Of an interval that is symmetric on the logarithmic scale, as a fraction."""
+    return math.log(found.high / found.low) / 2
+
+
+def _states(processes: Sequence[Process]) -> list[dict[str, Any]] | None:
+    """The speedup in each state of the machine, most frequent first; None unless there were two states or more."""
+    by_state: dict[str, list[stats.FloatArray]] = {}
+    for process in processes:
+        rounds = sorted(set(process.row["round"] or ()))
+        named = zip(rounds, process.row.get("round_state") or (), strict=False)
+        states: dict[str, set[int]] = {}
+        for number, state in named:
+            if state is not None:
+                states.setdefault(state, set()).add(number)
+        for state, numbers in states.items():
+            ratios = stats.paired_log_ratios(*process.rounds(frozenset(numbers) & process.clean_rounds()))
+            by_state.setdefault(state, []).append(ratios)
+    if len(by_state) < 2:
+        return None
+    return [_state(state, replicas) for state, replicas in sorted(by_state.items(), key=lambda item: -_total(item[1]))]
+
+
+def _state(state: str, replicas: Sequence[stats.FloatArray]) -> dict[str, Any]:
+    found = stats.estimate(replicas) if _total(replicas) >= STATE_ROUNDS else None
+    ends = {"speedup": found.speedup, "low": found.low, "high": found.high} if found else {}
+    return {"state": state, "rounds": _total(replicas), **ends}
+
+
+def _total(replicas: Sequence[stats.FloatArray]) -> int:
+    return sum(len(rounds) for rounds in replicas)
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

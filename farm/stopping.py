@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from farm import stats
 from farm.records import Cohort
+from farm.variance import VarianceParts, best_rounds, pooled_parts, variance_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,18 @@ class Effort:
 EFFORTS: Mapping[str, Effort] = {
     # One replica of everything: an answer within three minutes, set-up included.
     "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=160, turn_calls=3),
-    "standard": Effort(replicas=5, most_replicas=10, most_rounds=20, half_width=0.02, budget_s=1500, turn_calls=5),
-    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=40, half_width=0.01, budget_s=None, turn_calls=5),
+    "standard": Effort(replicas=5, most_replicas=10, most_rounds=60, half_width=0.02, budget_s=1500, turn_calls=5),
+    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=100, half_width=0.01, budget_s=None, turn_calls=5),
 }
 
 LEAST_ROUNDS = 4
 """Two pairs of a round and its reverse: fewer give no spread to speak of."""
+
+MOST_REPEATED = 0.25
+"""Disturbed rounds are repeated by up to a quarter of the rounds wanted: on a bad day the budget must still do."""
+
+MOST_TAINTED = 0.5
+"""Where more than half of the rounds are disturbed, repeating them is no remedy."""
 
 SAME_MARGIN_FACTOR = 1.5
 """`same` means a difference below 1.5 times the half-width that the effort aims at."""
@@ -72,16 +80,54 @@ def spendable_s(effort: Effort, budget_s: float | None, left_s: float | None, pi
     return max(0.0, left_s - reserve_s)
 
 
-def another_round(effort: Effort, rounds_s: Sequence[float], elapsed_s: float, share_s: float | None) -> bool:
-    """Whether to run one more round, given how long each one took so far. Never looks at what was measured.
+def known_parts(log_ratios_per_cell: Sequence[Sequence[stats.FloatArray]]) -> VarianceParts:
+    """What the replicas so far tell of a cohort's variances; each cell has one array of log ratios per replica.
 
-    The number stays even unless time runs out, as rounds cancel drift in pairs.
+    How rounds differ shows after one replica. How processes differ is believed only once the pilot is complete: until
+    then, and before the first replica, stored values stand in.
     """
-    done = len(rounds_s)
-    if done < LEAST_ROUNDS:
-        return True
-    if done >= effort.most_rounds:
-        return False
-    mean_s = sum(rounds_s) / done
-    ahead = 2 if done % 2 == 0 else 1
-    return share_s is None or elapsed_s + ahead * mean_s <= share_s
+    parts = [variance_parts(replicas) for replicas in log_ratios_per_cell if any(len(rounds) for rounds in replicas)]
+    if not parts:
+        return VarianceParts(stats.BETWEEN_PROCESS_SD**2, stats.ROUND_SD**2, 0)
+    pooled = pooled_parts(parts)
+    complete = pooled.replicas >= stats.PILOT_REPLICAS
+    return pooled if complete else replace(pooled, between=stats.BETWEEN_PROCESS_SD**2)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one replica may take, given what its set-up took: `share_s` seconds for both, or None for no limit."""
+
+    effort: Effort
+    parts: VarianceParts
+    setup_s: float
+    share_s: float | None
+
+    def another_round(self, rounds_s: Sequence[float], tainted: int, elapsed_s: float) -> bool:
+        """Whether to run one more round, given how long each one took and how many were disturbed so far.
+
+        Never looks at what was measured. The number stays even unless time runs out, as rounds cancel drift in pairs.
+        Disturbed rounds are repeated, up to a quarter more than wanted; a machine that disturbs more than half of
+        them would disturb their repetitions too.
+        """
+        done = len(rounds_s)
+        if done < LEAST_ROUNDS:
+            return True
+        mean_s = sum(rounds_s) / done
+        wanted = self._wanted_rounds(mean_s)
+        repeated = 0 if tainted > MOST_TAINTED * done else min(tainted, int(MOST_REPEATED * wanted))
+        if done >= wanted + repeated:
+            return False
+        ahead = 2 if done % 2 == 0 else 1
+        left_s = self.left_s(elapsed_s)
+        return left_s is None or ahead * mean_s <= left_s
+
+    def left_s(self, elapsed_s: float) -> float | None:
+        """Seconds left, `elapsed_s` after set-up ended; None for no limit."""
+        return None if self.share_s is None else self.share_s - self.setup_s - elapsed_s
+
+    def _wanted_rounds(self, round_s: float) -> int:
+        """More rounds where rounds differ, more replicas where processes do; a single replica takes all it may."""
+        if self.effort.most_replicas == 1:
+            return self.effort.most_rounds
+        return best_rounds(self.parts, self.setup_s, round_s, LEAST_ROUNDS, self.effort.most_rounds)

@@ -84,6 +84,7 @@ class Suite(Strict):
     threads: Annotated[tuple[Literal["auto"] | PositiveInt, ...], Field(min_length=1)] = ("auto",)
     smt: Literal["idle", "use"] = "idle"
     inputs: Literal["full", "padded"] = "full"
+    sentinels: bool = True
     accuracy: Accuracy | None = Accuracy()
     effort: Literal["quick", "standard", "rigorous"] = "quick"
     budget_s: PositiveFloat | None = None

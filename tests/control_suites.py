@@ -49,6 +49,7 @@ class Place:
             "lengths": [8],
             "accuracy": {"dataset": str(self.root / "texts.csv")},
             "budget_s": 1,
+            "sentinels": False,
         } | keys
         path = self.root / name
         path.write_text(yaml.safe_dump(whole))

@@ -44,7 +44,15 @@ IMPURE = {
     "io",
 }
 RAY = {"farm.driver", "farm.cohort", "farm.slots", "farm.submit"}
-MEASURING = ("farm.actor", "farm.timing", "farm.warmup", "farm.guards")
+MEASURING = (
+    "farm.actor",
+    "farm.nursery",
+    "farm.timing",
+    "farm.warmup",
+    "farm.guards",
+    "farm.counters",
+    "farm.own_processes",
+)
 STATISTICS = {
     "scipy",
     "statsmodels",
@@ -54,6 +62,7 @@ STATISTICS = {
     "farm.bootstrap",
     "farm.claims",
     "farm.speedups",
+    "farm.pairing",
     "farm.ratios",
     "farm.tables",
 }

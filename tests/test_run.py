@@ -128,6 +128,21 @@ def test_lists_per_sample_and_per_round_are_parallel(ended: Ended) -> None:
     assert all(set(row["round"]) == {0, 1, 2, 3} for row in _ok(ended))
 
 
+def test_the_guards_looked_at_every_turn(ended: Ended) -> None:
+    for row in _ok(ended):
+        rounds = len(set(row["round"]))
+        assert len(row["tainted"]) == len(row["latency_ns"])
+        assert len(row["round_taint_reasons"]) == rounds
+        readings = [*row["round_foreign_ratio"], *row["round_own_ratio"], *row["round_steal_ratio"]]
+        assert len(readings) == 3 * rounds
+        assert all(reading >= 0 for reading in readings)
+
+
+def test_a_round_is_tainted_whole(ended: Ended) -> None:
+    rows = _ok(ended)
+    assert len({tuple(tuple(reasons) for reasons in row["round_taint_reasons"][-2:]) for row in rows}) == 1
+
+
 def test_rounds_reverse_each_other(ended: Ended) -> None:
     # From the second pair on, when those that fail in their turn have fallen out.
     orders = {name: list(ended.rows[name]["round_position"][2:]) for name in ("control-null", "control-work")}

@@ -76,7 +76,9 @@ def test_a_cell_that_failed_once_is_not_called_ok():
     assert row["speedup"] is None
 
 
-@pytest.mark.parametrize("baseline", [[], [measured_row("c", 0, "pytorch", 100.0, status="failed", round=None)]])
+@pytest.mark.parametrize(
+    "baseline", [[], [measured_row("c", 0, "pytorch", 100.0, status="failed", round=None, latency_ns=None)]]
+)
 def test_without_a_baseline_there_is_a_latency_but_no_speedup(baseline: list[dict[str, Any]]):
     row = derived([*baseline, measured_row("c", 0, "quantized", 50.0)])["c-quantized"]
     assert row["latency_p50_ns"] == pytest.approx(50e6)
@@ -95,6 +97,88 @@ def test_a_gate_failed_in_one_replica_is_failed():
     found = derived(rows)
     assert found["c-quantized"]["gate"] == "fail"
     assert found["c-pytorch"]["gate"] is None
+
+
+def _disturbed(row: dict[str, Any], numbers: set[int]) -> dict[str, Any]:
+    """The row with these rounds ten times as slow, and marked as the guards would mark them."""
+    rounds = sorted(set(row["round"]))
+    slow = [ns * 10 if at in numbers else ns for at, ns in zip(row["round"], row["latency_ns"], strict=True)]
+    return row | {
+        "latency_ns": slow,
+        "tainted": [at in numbers for at in row["round"]],
+        "round_taint_reasons": [["steal"] if at in numbers else [] for at in rounds],
+    }
+
+
+def test_disturbed_rounds_are_left_out_and_the_speedup_with_them_is_kept_beside():
+    baseline, twin, *others = simulated_cohort(64, 0, rounds=10)
+    quantized = next(row for row in others if row["name"] == "quantized")
+    unmarked = baseline | {"tainted": [at in {2, 3} for at in baseline["round"]]}
+    found = derived([unmarked, twin, _disturbed(quantized, {2, 3})])[quantized["cell"]]
+    undisturbed = derived([baseline, twin, quantized])[quantized["cell"]]
+    assert (found["rounds"], found["rounds_tainted"], found["taint_reasons"]) == (8, 2, ["steal"])
+    assert found["speedup"] == pytest.approx(undisturbed["speedup"], rel=0.02)
+    assert found["speedup_all_rounds"] == pytest.approx(undisturbed["speedup"] / 10**0.2, rel=0.02)
+    assert undisturbed["speedup_all_rounds"] is None
+
+
+def test_where_hardly_a_round_is_clean_all_of_them_count():
+    baseline, _, *others = simulated_cohort(64, 0, rounds=6)
+    found = derived([baseline, _disturbed(others[0], {0, 1, 2})])[others[0]["cell"]]
+    assert (found["rounds"], found["rounds_tainted"]) == (6, 3)
+    assert found["speedup_all_rounds"] is None
+
+
+def test_each_state_of_the_machine_has_a_speedup_where_it_has_rounds_enough():
+    baseline, _, *others = simulated_cohort(64, 0, rounds=12)
+    states = ["usual"] * 8 + ["bf16 slower"] * 4
+    rows = [row | {"round_state": states} for row in (baseline, *others)]
+    by_state = {each["state"]: each for each in derived(rows)["quantized-candidate-l64"]["states"]}
+    assert by_state["usual"]["rounds"] == 8
+    assert by_state["usual"]["low"] < by_state["usual"]["speedup"] < by_state["usual"]["high"]
+    assert by_state["bf16 slower"] == {
+        "state": "bf16 slower",
+        "rounds": 4,
+        "speedup": None,
+        "low": None,
+        "high": None,
+    }
+
+
+def test_a_machine_in_one_state_has_no_speedups_by_state():
+    baseline, _, *others = simulated_cohort(64, 0, rounds=12)
+    rows = [row | {"round_state": ["usual"] * 12} for row in (baseline, *others)]
+    assert derived(rows)["quantized-candidate-l64"]["states"] is None
+
+
+def test_percentiles_that_too_few_samples_support_are_withheld():
+    found = derived(simulated_cohort(64, 0, rounds=20))["quantized-candidate-l64"]
+    assert found["samples"] == 100
+    assert found["latency_p90_ns"] > found["latency_p50_ns"]
+    assert found["latency_p95_ns"] is found["latency_p99_ns"] is None
+
+
+def test_claims_are_judged_together_and_the_twin_is_none_of_them():
+    found = derived(simulated_run(replicas=5, seed=3))
+    claims = [row for row in found.values() if row["role"] == "candidate"]
+    assert all(row["p_holm"] >= row["p_value"] for row in claims)
+    assert any(row["p_holm"] > row["p_value"] for row in claims)
+    assert all(row["p_holm"] is None for row in found.values() if row["role"] != "candidate")
+
+
+def test_an_interval_wider_than_the_effort_aims_at_is_not_resolved():
+    rows = as_table(simulated_run(replicas=5, lengths=[64]))
+    for half_width, resolved in ((1.0, True), (1e-6, False), (None, None)):
+        table = derive_speedups(rows, same_within=0.03, half_width=half_width).to_pylist()
+        assert {row["resolved"] for row in table if row["role"] == "candidate"} == {resolved}
+
+
+def test_the_bootstrap_speaks_from_eight_replicas_on():
+    few, many = (derived(simulated_run(replicas=count, lengths=[64])) for count in (7, 8))
+    assert few["quantized-candidate-l64"]["bootstrap_agrees"] is None
+    checked = many["quantized-candidate-l64"]
+    assert checked["bootstrap_agrees"]
+    assert checked["bootstrap_low"] < checked["speedup"] < checked["bootstrap_high"]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from made_up import plan_of, suite_of
 
@@ -9,20 +10,34 @@ from farm.stopping import (
     AFTER_PILOT_SHARE,
     EFFORTS,
     LEAST_ROUNDS,
-    another_round,
+    Allowance,
+    Effort,
     budget_share,
+    known_parts,
     same_margin,
     spendable_s,
 )
+from farm.variance import VarianceParts
 
 QUICK = EFFORTS["quick"]
+STANDARD = EFFORTS["standard"]
+STORED = known_parts([])
 COHORTS = plan_of(suite_of(lengths=[64, 128, 512])).cohorts
 
 
-def _rounds(share_s: float | None, round_s: float = 1.0) -> int:
-    """Rounds of a made-up replica whose rounds all take `round_s`."""
+def _rounds(
+    share_s: float | None,
+    round_s: float = 1.0,
+    *,
+    effort: Effort = QUICK,
+    parts: VarianceParts = STORED,
+    setup_s: float = 0.0,
+    tainted_of: float = 0.0,
+) -> int:
+    """Rounds of a made-up replica whose rounds all take `round_s`, of which the part `tainted_of` is disturbed."""
+    allowance = Allowance(effort, parts, setup_s, share_s)
     done: list[float] = []
-    while another_round(QUICK, done, sum(done), share_s):
+    while allowance.another_round(done, tainted=int(tainted_of * len(done)), elapsed_s=sum(done)):
         done.append(round_s)
     return len(done)
 
@@ -75,8 +90,57 @@ def test_rounds_stay_within_the_share_and_even(share_s: float) -> None:
 
 def test_an_odd_number_of_rounds_is_completed_where_one_more_fits() -> None:
     done = [1.0] * 5
-    assert another_round(QUICK, done, 5.0, share_s=6.0)
-    assert not another_round(QUICK, done, 5.0, share_s=5.5)
+    assert Allowance(QUICK, STORED, 0.0, share_s=6.0).another_round(done, 0, 5.0)
+    assert not Allowance(QUICK, STORED, 0.0, share_s=5.5).another_round(done, 0, 5.0)
+
+
+def test_what_setting_up_took_is_taken_from_the_share() -> None:
+    assert _rounds(20.0, setup_s=12.0) == _rounds(8.0) == 8
+
+
+def test_rounds_that_differ_much_are_worth_more_of_them() -> None:
+    calm, rough = VarianceParts(1e-4, 0.02**2, 5), VarianceParts(1e-4, 0.10**2, 5)
+    assert _rounds(None, effort=STANDARD, parts=calm, setup_s=14.0) < _rounds(
+        None, effort=STANDARD, parts=rough, setup_s=14.0
+    )
+
+
+def test_processes_that_differ_much_leave_the_time_to_more_replicas() -> None:
+    alike, unlike = VarianceParts(1e-5, 0.05**2, 5), VarianceParts(1e-3, 0.05**2, 5)
+    assert _rounds(None, effort=STANDARD, parts=alike, setup_s=14.0) > _rounds(
+        None, effort=STANDARD, parts=unlike, setup_s=14.0
+    )
+
+
+def test_a_single_replica_takes_all_the_rounds_it_may() -> None:
+    assert _rounds(None, parts=VarianceParts(1.0, 1e-6, 0)) == QUICK.most_rounds
+
+
+def test_disturbed_rounds_are_repeated_up_to_a_quarter_more() -> None:
+    assert _rounds(None, tainted_of=0.2) == pytest.approx(QUICK.most_rounds * 1.25, abs=2)
+    assert _rounds(None, tainted_of=0.5) == QUICK.most_rounds * 1.25
+
+
+def test_a_machine_that_disturbs_most_rounds_is_not_asked_again() -> None:
+    assert _rounds(None, tainted_of=0.8) == QUICK.most_rounds
+
+
+def test_disturbed_rounds_are_repeated_within_the_budget_only() -> None:
+    assert _rounds(10.0, tainted_of=0.5) == 10
+
+
+def test_before_the_first_replica_stored_variances_stand_in() -> None:
+    assert STORED.replicas == 0
+    assert STORED.between > 0
+    assert STORED.round > STORED.between
+
+
+def test_how_processes_differ_is_believed_only_after_the_pilot() -> None:
+    rounds = np.array([0.10, 0.12, 0.08, 0.11])
+    apart = [rounds + 0.2 * number for number in range(5)]
+    assert known_parts([apart[:4]]).between == STORED.between
+    assert known_parts([apart[:4]]).round == pytest.approx(float(np.var(rounds, ddof=1)))
+    assert known_parts([apart]).between > 0.04
 
 
 def test_caps_are_even_so_that_drift_cancels() -> None:

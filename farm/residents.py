@@ -1,0 +1,100 @@
+"""The processes that live on a cohort's slot, by name: started, parked and continued by signal, ended, explained."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
+from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
+from farm.records import Failure, Slot, Workload
+
+TAIL_BYTES = 2_000
+"""The end of a dead process's own output that is kept with its row."""
+
+
+class Residents:
+    """All of them end with this process, or when `close` is called."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
+        self._living: dict[str, Resident] = {}
+        self._nurseries: dict[str, Nursery] = {}
+
+    def __getitem__(self, name: str) -> Resident:
+        """The process of this name. Raises ProcessDiedError where there is none any more."""
+        if name not in self._living:
+            raise ProcessDiedError
+        return self._living[name]
+
+    def pids(self) -> Mapping[str, int]:
+        """Process ids of the living, by name."""
+        return {name: resident.pid for name, resident in self._living.items()}
+
+    def open_nursery(self, name: str, workload: Workload) -> Nursery:
+        """Start a nursery whose children have the workload's threads and see its device alone."""
+        cores = self._slot.cores[: workload.threads] if workload.device == "cpu" else self._slot.cores
+        # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
+        self._nurseries[name] = Nursery(cores, workload.threads, gpus, self._log(f"nursery-{name}"))
+        return self._nurseries[name]
+
+    def fork(self, nursery: Nursery, kind: Kind, name: str) -> Resident:
+        """Fork a process and keep it under this name."""
+        self._living[name] = nursery.fork(kind, self._log(name))
+        return self._living[name]
+
+    def launch(self, kind: Kind, name: str, workload: Workload) -> Resident:
+        """Start a process that shares nothing with the others."""
+        return self.fork(self.open_nursery(name, workload), kind, name)
+
+    def park(self, name: str) -> None:
+        """Stop the process: it uses nothing until it is woken."""
+        os.kill(self[name].pid, signal.SIGSTOP)
+
+    def wake(self, name: str) -> None:
+        """Continue a parked process."""
+        os.kill(self[name].pid, signal.SIGCONT)
+
+    def kill(self, name: str) -> None:
+        """End a process, parked or not, and the nursery that was opened for it alone."""
+        if (resident := self._living.pop(name, None)) is not None:
+            resident.kill()
+        if (nursery := self._nurseries.pop(name, None)) is not None:
+            nursery.close()
+
+    def close(self) -> None:
+        """End every process and remove their logs."""
+        for name in [*self._living, *self._nurseries]:
+            self.kill(name)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def explain(self, name: str, error: Exception, when_late: str) -> Failure:
+        """The status, reason and last output of a process that raised this; `when_late` says what a limit meant."""
+        tail = self._tail(name)
+        match error:
+            case TooLateError():
+                return Failure("failed", when_late, tail)
+            case ProcessDiedError() | ProcessLookupError():
+                return Failure("failed", "the process died", tail)
+            case ProofFailedError():
+                return Failure("invalid", str(error), tail)
+            case MethodUnsupportedError():
+                return Failure("unsupported", str(error), tail)
+            case FarmError():
+                return Failure("failed", str(error), tail)
+        return Failure("failed", f"{type(error).__name__}: {error}".splitlines()[0], tail)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        try:
+            return self._log(name).read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+        except OSError:
+            return ""
