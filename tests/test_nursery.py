@@ -1,0 +1,178 @@
+"""Cells are forked from a process that has imported their runtime: alone, pinned, found dead when dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from made_up import MODEL
+
+from farm.nursery import Nursery, ProcessDiedError, Resident, TooLateError
+from farm.records import Cell, Workload
+
+CORES = sorted(os.sched_getaffinity(0))[:1]
+WORKLOAD = Workload("cpu", 1, 1, 8)
+ANSWER_S = 60
+
+
+def _cell(method: str, **options: object) -> Cell:
+    return Cell("cell", "candidate", method, method, "fp32", Workload("cpu", 1, 1, 8, options))
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator[Nursery]:
+    opened = Nursery(CORES, 1, "", tmp_path / "nursery.log")
+    yield opened
+    opened.close()
+
+
+def _loaded(nursery: Nursery, tmp_path: Path, method: str, **options: object) -> Resident:
+    resident = nursery.fork("cell", tmp_path / f"{method}.log")
+    resident.call("import_runtime", method, MODEL, timeout_s=ANSWER_S)
+    resident.call("load", _cell(method, **options), MODEL, "", [{}], timeout_s=ANSWER_S)
+    return resident
+
+
+def _wait_until(happened: Callable[[], bool]) -> bool:
+    """Whether it happens within a few seconds."""
+    until = time.monotonic() + 15
+    while not happened() and time.monotonic() < until:
+        time.sleep(0.02)
+    return happened()
+
+
+def _gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_every_resident_is_a_process_of_its_own_on_the_slots_cores(nursery: Nursery, tmp_path: Path) -> None:
+    residents = [nursery.fork("cell", tmp_path / f"{number}.log") for number in range(3)]
+    pids = {resident.pid for resident in residents}
+    assert len(pids | {os.getpid()}) == 4
+    assert all(os.sched_getaffinity(pid) == set(CORES) for pid in pids)
+
+
+def test_threads_and_devices_are_settled_before_anything_is_imported(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "a.log")
+    environment = psutil.Process(resident.pid).environ()
+    assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_what_one_resident_does_stays_in_it(nursery: Nursery, tmp_path: Path) -> None:
+    crashing = _loaded(nursery, tmp_path, "control-crash", how="segfault")
+    steady = _loaded(nursery, tmp_path, "control-null")
+    with pytest.raises(ProcessDiedError):
+        crashing.call("turn", timeout_s=ANSWER_S)
+    assert steady.call("turn", timeout_s=ANSWER_S).latency_ns
+    assert "Segmentation fault" in crashing.log.read_text()
+
+
+def test_an_error_keeps_its_kind_and_its_traceback(nursery: Nursery, tmp_path: Path) -> None:
+    resident = _loaded(nursery, tmp_path, "control-crash", how="raise")
+    with pytest.raises(RuntimeError, match="raises on purpose"):
+        resident.call("turn", timeout_s=ANSWER_S)
+    assert "tasks/controls.py" in resident.log.read_text()
+
+
+def test_a_resident_that_does_not_answer_is_too_late(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "slow.log")
+    os.kill(resident.pid, signal.SIGSTOP)
+    with pytest.raises(TooLateError):
+        resident.call("peak_rss_bytes", timeout_s=0.2)
+    os.kill(resident.pid, signal.SIGCONT)
+    assert resident.answer(ANSWER_S) > 0
+
+
+def test_a_killed_resident_is_gone_even_if_it_was_stopped(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "stopped.log")
+    os.kill(resident.pid, signal.SIGSTOP)
+    resident.kill()
+    assert _wait_until(lambda: _gone(resident.pid))
+
+
+def test_all_residents_end_with_their_nursery(nursery: Nursery, tmp_path: Path) -> None:
+    residents = [nursery.fork("cell", tmp_path / f"{number}.log") for number in range(2)]
+    os.kill(residents[0].pid, signal.SIGSTOP)
+    nursery.close()
+    assert _wait_until(lambda: all(_gone(resident.pid) for resident in residents))
+    with pytest.raises(ProcessDiedError):
+        nursery.fork("cell", tmp_path / "late.log")
+
+
+def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, signal, sys, time\n"
+        "from farm.nursery import Nursery\n"
+        "nursery = Nursery([int(sys.argv[1])], 1, '', pathlib.Path(sys.argv[2]))\n"
+        "cells = [nursery.fork('cell', pathlib.Path(sys.argv[2])) for _ in range(2)]\n"
+        "os.kill(cells[0].pid, signal.SIGSTOP)\n"
+        "print(nursery._process.pid, *(cell.pid for cell in cells), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    arguments = [sys.executable, "-c", program, str(CORES[0]), str(tmp_path / "log")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        owner.kill()
+    assert len(pids) == 3
+    assert _wait_until(lambda: all(_gone(pid) for pid in pids))
+
+
+def test_an_import_is_made_once_and_shared_by_those_forked_later(nursery: Nursery, tmp_path: Path) -> None:
+    before = nursery.fork("cell", tmp_path / "before.log")
+    nursery.import_runtime("onnxruntime-fp32", MODEL, ANSWER_S)
+    after = nursery.fork("cell", tmp_path / "after.log")
+
+    def holds_onnxruntime(resident: Resident) -> bool:
+        return any("onnxruntime" in mapped.path for mapped in psutil.Process(resident.pid).memory_maps())
+
+    assert holds_onnxruntime(after)
+    assert not holds_onnxruntime(before)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method", ["pytorch-fp32", "onnxruntime-fp32"])
+def test_a_parked_cell_uses_nothing_though_its_threads_were_spinning(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from small_models import save_model
+
+    from tasks.artifacts import prepare_artifact
+    from tasks.method import find_method
+    from tasks.models import resolve_model
+    from tasks.progress import SilentProgress
+
+    monkeypatch.setenv("FARM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # OpenMP's threads spin after every call, as ONNX Runtime's do
+    model = resolve_model(str(save_model(tmp_path / "model")), SilentProgress())
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    cell = Cell("cell", "candidate", method, method, "fp32", Workload("cpu", len(cores), 1, 12))
+    found = find_method(method)
+    folder = model.folder if found.depends_on(cell.workload) is None else prepare_artifact(found, model, cell.workload)
+    inputs = [{name: np.ones((1, 12), np.int64) for name in model.input_names}]
+    opened = Nursery(cores, len(cores), "", tmp_path / "nursery.log")
+    try:
+        resident = opened.fork("cell", tmp_path / "cell.log")
+        resident.call("import_runtime", method, model, timeout_s=ANSWER_S)
+        resident.call("load", cell, model, getattr(folder, "folder", folder), inputs, timeout_s=ANSWER_S)
+        resident.call("warm_up", timeout_s=ANSWER_S)
+        resident.ask("turn")
+        os.kill(resident.pid, signal.SIGSTOP)  # in the middle of its work, all threads awake
+        process = psutil.Process(resident.pid)
+        assert _wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        before = process.cpu_times()
+        time.sleep(0.5)
+        assert process.cpu_times() == before
+        os.kill(resident.pid, signal.SIGCONT)
+        assert resident.answer(ANSWER_S).latency_ns
+    finally:
+        opened.close()
