@@ -14,8 +14,20 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from farm.ratios import Ratio
+from farm.numerals import milliseconds_text, ratio_text
 from farm.tables import Block, Entry, MethodRow, SpeedupTable
+
+__all__ = [
+    "FORMATS",
+    "TEXT_WIDTH",
+    "milliseconds_text",
+    "ratio_text",
+    "to_csv",
+    "to_html",
+    "to_markdown",
+    "to_rich",
+    "to_text",
+]
 
 TEXT_WIDTH = 100
 _NAME_WIDTH = 21
@@ -77,19 +89,6 @@ def to_csv(speedups: pa.Table) -> str:
     frame = speedups.drop_columns(["log_ratios"]).to_pandas()
     frame["reasons"] = frame["reasons"].map(lambda reasons: "; ".join(reasons) if reasons is not None else "")
     return str(frame.to_csv(index=False, lineterminator="\n"))
-
-
-def ratio_text(ratio: Ratio) -> str:
-    """A speedup as `1.23x [1.20, 1.26]`; an end gets more digits where rounding to 1.00 would belie the verdict."""
-    if ratio.low is None or ratio.high is None:
-        return f"{_digits(ratio.speedup)}x"
-    return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
-
-
-def milliseconds_text(latency_ms: float) -> str:
-    """Three significant digits: 1234, 506, 89.1, 8.92, 0.892."""
-    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if latency_ms >= limit), 3)
-    return f"{latency_ms:.{decimals}f} ms"
 
 
 def _reading(block: Block) -> str:
@@ -168,15 +167,6 @@ def _grid(block: Block, newline: str) -> list[list[str]]:
         for row in block.rows
     ]
     return [head, *rows]
-
-
-def _digits(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
-
-
-def _end(value: float) -> str:
-    shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
-    return next((text for text in shown if float(text) != 1), "1.00")
 
 
 FORMATS: dict[str, Callable[[SpeedupTable], str]] = {"text": to_text, "markdown": to_markdown, "html": to_html}
