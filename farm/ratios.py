@@ -1,4 +1,4 @@
-"""What a table needs to know of speedup rows: which have a speedup, what it is, and the mean of several."""
+"""What a table needs to know of speedup rows: which have a speedup, what it is, and what several say together."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from farm import stats
 Row = Mapping[str, Any]
 """One row of SPEEDUP_SCHEMA."""
 
+FALSE_CLAIMS = 1 - stats.CONFIDENCE
+"""The chance of any false claim among those whose p values, adjusted by Holm, are below it: that of one interval."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -25,9 +28,27 @@ class Ratio:
     verdict: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Of how many lengths an interval says faster or slower, and how many of those hold together with all others."""
+
+    held: int
+    made: int
+
+
 def has_speedup(row: Row) -> bool:
     """Whether the row is ok and was paired with a baseline."""
     return row.get("status", "ok") == "ok" and row.get("speedup") is not None
+
+
+def is_candidate(row: Row) -> bool:
+    """Whether the row is one of the methods that are compared with the baseline."""
+    return row.get("role") not in ("baseline", "twin")
+
+
+def is_unresolved(row: Row) -> bool:
+    """Whether a candidate's interval is known to be wider than its effort aims at."""
+    return is_candidate(row) and has_speedup(row) and row.get("resolved") is False
 
 
 def ratio_of(row: Row) -> Ratio | None:
@@ -44,6 +65,13 @@ def geometric_mean_ratio(rows: Sequence[Row], same_within: float) -> Ratio:
         return Ratio(stats.geometric_mean([row["speedup"] for row in rows]))
     found = stats.geometric_mean_estimate([log_ratios_of(row) for row in rows])
     return Ratio(found.speedup, found.low, found.high, found.kind, stats.verdict(found, same_within))
+
+
+def claims_of(rows: Sequence[Row]) -> Claims | None:
+    """What the rows claim and what of it holds after Holm; None where nothing is claimed or `p_holm` is not known."""
+    claims = [row for row in rows if is_candidate(row) and row.get("verdict") in ("faster", "slower")]
+    known = [row["p_holm"] for row in claims if row.get("p_holm") is not None]
+    return Claims(sum(p_value < FALSE_CLAIMS for p_value in known), len(known)) if known else None
 
 
 def log_ratios_of(row: Row) -> list[stats.FloatArray]:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from rich.box import Box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from farm.ratios import Ratio
+from farm.numerals import milliseconds_text, ratio_text
 from farm.tables import Block, Entry, MethodRow, SpeedupTable
+
+__all__ = [
+    "FORMATS",
+    "TEXT_WIDTH",
+    "milliseconds_text",
+    "ratio_text",
+    "to_csv",
+    "to_html",
+    "to_markdown",
+    "to_rich",
+    "to_text",
+]
 
 TEXT_WIDTH = 100
 _NAME_WIDTH = 21
@@ -24,7 +38,10 @@ _LENGTH_WIDTH = 19
 # Plain hyphens: the same table in a terminal, a log and a mail.
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red", "unsupported": "yellow"}
-_SUMMARY = ("method", "geometric mean", "founding average", "accuracy %", "size MB", "verdict")
+_BROKEN = {"founding average": "founding\naverage", "after Holm": "after\nHolm"}
+"""Headings longer than what stands under them, as the terminal prints them: the width is the verdict's."""
+
+_NUMBERS = ("founding average", "accuracy %", "size MB")
 
 
 def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH) -> Group:
@@ -73,23 +90,22 @@ def to_html(table: SpeedupTable) -> str:
 
 
 def to_csv(speedups: pa.Table) -> str:
-    """One line per cell, all columns of SPEEDUP_SCHEMA but the rounds' log ratios; reasons joined by `; `."""
-    frame = speedups.drop_columns(["log_ratios"]).to_pandas()
-    frame["reasons"] = frame["reasons"].map(lambda reasons: "; ".join(reasons) if reasons is not None else "")
+    """One line per cell, all columns of SPEEDUP_SCHEMA but the rounds' log ratios.
+
+    Lists of words are joined by `; `; `states` is JSON. What is not known is empty.
+    """
+    kept = [name for name in speedups.column_names if name != "log_ratios"]
+    frame = speedups.select(kept).to_pandas(integer_object_nulls=True)
+    for name in kept:
+        if pa.types.is_list(speedups.schema.field(name).type):
+            frame[name] = [_list_text(values) for values in speedups[name].to_pylist()]
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
-def ratio_text(ratio: Ratio) -> str:
-    """A speedup as `1.23x [1.20, 1.26]`; an end gets more digits where rounding to 1.00 would belie the verdict."""
-    if ratio.low is None or ratio.high is None:
-        return f"{_digits(ratio.speedup)}x"
-    return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
-
-
-def milliseconds_text(latency_ms: float) -> str:
-    """Three significant digits: 1234, 506, 89.1, 8.92, 0.892."""
-    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if latency_ms >= limit), 3)
-    return f"{latency_ms:.{decimals}f} ms"
+def _list_text(values: Sequence[Any] | None) -> str:
+    if not values:
+        return ""
+    return "; ".join(values) if isinstance(values[0], str) else json.dumps(values)
 
 
 def _reading(block: Block) -> str:
@@ -136,47 +152,61 @@ def _entry_lines(row: MethodRow, entry: Entry) -> Iterator[str]:
 
 def _summary_table(block: Block) -> Table:
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in _SUMMARY:
-        table.add_column(heading, overflow="fold", justify="right" if heading in _SUMMARY[2:5] else "left")
-    for row in block.rows:
-        cells = [Text(cell) for cell in _summary_cells(row)]
+    columns = _summary(block)
+    for heading in columns:
+        justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
+        table.add_column(_BROKEN.get(heading, heading), overflow="fold", justify=justify)
+    for place, row in enumerate(block.rows):
+        cells = [Text(column[place]) for column in columns.values()]
         cells[-1].stylize(_STYLES.get(row.mean.verdict or "" if row.mean else "", ""))
         table.add_row(*cells)
     return table
 
 
-def _summary_cells(row: MethodRow) -> list[str]:
+def _summary(block: Block) -> dict[str, list[str]]:
+    """The columns of the summary by heading, one text per row; that of Holm only where it is known of any row."""
+    columns = {
+        "method": [row.name for row in block.rows],
+        "geometric mean": ["-" if row.mean is None else ratio_text(row.mean) for row in block.rows],
+        "founding average": [_founding_text(row) for row in block.rows],
+        "accuracy %": [_accuracy_text(row) for row in block.rows],
+        "size MB": ["-" if not row.artifact_bytes else f"{row.artifact_bytes / 1e6:.0f}" for row in block.rows],
+        "after Holm": [
+            f"{row.after_holm.held} of {row.after_holm.made}" if row.after_holm else "-" for row in block.rows
+        ],
+        "verdict": [row.verdict for row in block.rows],
+    }
+    known = any(row.after_holm for row in block.rows)
+    return {heading: column for heading, column in columns.items() if known or heading != "after Holm"}
+
+
+def _founding_text(row: MethodRow) -> str:
+    if row.founding_average is None:
+        return "-"
+    return "0.0 %" if row.is_baseline else f"{row.founding_average:+.1f} %"
+
+
+def _accuracy_text(row: MethodRow) -> str:
     drop = row.accuracy_drop_points
     accuracy = "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}"
     if row.accuracy is not None and drop and not row.is_baseline:
         accuracy += f" ({-drop:+.2f})"
-    return [
-        row.name,
-        "-" if row.mean is None else ratio_text(row.mean),
-        "-" if row.founding_average is None else f"{row.founding_average:+.1f} %" if not row.is_baseline else "0.0 %",
-        accuracy,
-        "-" if row.artifact_bytes is None else f"{row.artifact_bytes / 1e6:.0f}",
-        row.verdict,
-    ]
+    return accuracy
 
 
 def _grid(block: Block, newline: str) -> list[list[str]]:
     """Head and rows of the whole block as strings, for formats without a width."""
-    head = ["method", *(f"{length} tokens" for length in block.lengths), *_SUMMARY[1:]]
+    summary = _summary(block)
+    names = summary.pop("method")
     rows = [
-        [row.name, *(newline.join(_entry_lines(row, entry)) for entry in row.entries), *_summary_cells(row)[1:]]
-        for row in block.rows
+        [
+            names[place],
+            *(newline.join(_entry_lines(row, entry)) for entry in row.entries),
+            *(column[place] for column in summary.values()),
+        ]
+        for place, row in enumerate(block.rows)
     ]
-    return [head, *rows]
-
-
-def _digits(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
-
-
-def _end(value: float) -> str:
-    shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
-    return next((text for text in shown if float(text) != 1), "1.00")
+    return [["method", *(f"{length} tokens" for length in block.lengths), *summary], *rows]
 
 
 FORMATS: dict[str, Callable[[SpeedupTable], str]] = {"text": to_text, "markdown": to_markdown, "html": to_html}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import captions, stats
-from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, ratio_of
+from farm import captions, caveats, stats
+from farm.ratios import Claims, Ratio, Row, claims_of, geometric_mean_ratio, has_speedup, ratio_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class MethodRow:
     accuracy: float | None
     accuracy_drop_points: float | None
     artifact_bytes: int | None
+    after_holm: Claims | None
     verdict: str
 
 
@@ -57,6 +58,16 @@ class SpeedupTable:
     title: str
     blocks: tuple[Block, ...]
     footer: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the blocks of one table share: all its rows, and how it was asked for."""
+
+    rows: tuple[Row, ...]
+    methods: Sequence[str]
+    same_within: float
+    effort: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,8 @@ def speedup_table(
         groups.setdefault(key, []).append(row)
     # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
     ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
-    blocks = tuple(_block(group, methods, same_within) for _, group in ordered)
+    run = _Run(tuple(rows), methods, same_within, effort)
+    blocks = tuple(_block(group, run) for _, group in ordered)
     return SpeedupTable(_title(rows), blocks, tuple(captions.table_lines(rows, same_within, effort, command)))
 
 
@@ -102,25 +114,31 @@ def _title(rows: Sequence[Row]) -> str:
     return _joined(named) or "Speedups"
 
 
-def _block(rows: Sequence[Row], methods: Sequence[str], same_within: float) -> Block:
+def _block(rows: Sequence[Row], run: _Run) -> Block:
     by_name: dict[str, dict[int, Row]] = {}
     for row in rows:
         if row.get("role") != "twin":
             by_name.setdefault(row["name"], {}).setdefault(row["length"], row)
-    names = sorted(by_name, key=lambda name: methods.index(name) if name in methods else len(methods))
+    order = {name: place for place, name in enumerate(run.methods)}
+    names = sorted(by_name, key=lambda name: order.get(name, len(order)))
     lengths = tuple(sorted({length for cells in by_name.values() for length in cells}))
-    scope = _Scope(lengths, _shared_lengths(by_name, lengths), _notes(by_name, names), same_within)
+    scope = _Scope(lengths, _shared_lengths(by_name, lengths), _notes(by_name, names), run.same_within)
     return Block(
         title=_block_title(rows[0]),
         baseline=next((row["name"] for row in rows if row.get("role") == "baseline"), "the baseline"),
         lengths=lengths,
         rows=tuple(_method_row(name, by_name[name], scope) for name in names),
         notes=tuple(f"{text} (length {', '.join(map(str, at))})" for text, at in scope.notes.items()),
+        # From what decides whether to believe the block to what only explains it.
         footer=(
+            *caveats.twin_lines(rows, run.rows, run.same_within),
+            *caveats.unresolved_lines(rows, run.effort),
+            *caveats.disturbed_lines(rows),
+            *caveats.state_lines(rows),
+            *caveats.bootstrap_lines(rows),
+            *caveats.remark_lines(rows),
             *captions.mean_lines(rows, lengths, scope.shared),
             *captions.accuracy_lines(rows),
-            *captions.twin_lines(rows, same_within),
-            *captions.remark_lines(rows),
         ),
     )
 
@@ -155,7 +173,7 @@ def _notes(by_name: Mapping[str, Mapping[int, Row]], names: Sequence[str]) -> di
     """Each footnote once, with the lengths it applies to."""
     notes: dict[str, list[int]] = {}
     for row in (row for name in names for _, row in sorted(by_name[name].items())):
-        text = captions.failure_text(row)
+        text = caveats.failure_text(row)
         if text:
             notes.setdefault(text, []).append(row["length"])
     return notes
@@ -175,6 +193,7 @@ def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow
         accuracy=_first(rows, "accuracy"),
         accuracy_drop_points=_first(rows, "accuracy_drop_points"),
         artifact_bytes=max((row["artifact_bytes"] for row in rows if row.get("artifact_bytes")), default=None),
+        after_holm=claims_of(rows),
         verdict="baseline" if is_baseline else _verdict_text(mean, rows),
     )
 
@@ -182,7 +201,7 @@ def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow
 def _entry(length: int, row: Row | None, notes: Mapping[str, Sequence[int]]) -> Entry:
     if row is None:
         return Entry(length, "-", None, None, None)
-    text = captions.failure_text(row)
+    text = caveats.failure_text(row)
     note = list(notes).index(text) + 1 if text else None
     word = None if row.get("status", "ok") == "ok" else row["status"]
     p50 = row.get("latency_p50_ns")

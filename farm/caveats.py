@@ -1,0 +1,243 @@
+"""The lines under a table's block that say what to distrust, each only where there is something to say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from farm import stats
+from farm.claims import holm
+from farm.guards import advice
+from farm.numerals import ratio_text
+from farm.ratios import (
+    FALSE_CLAIMS,
+    Ratio,
+    Row,
+    geometric_mean_ratio,
+    has_speedup,
+    is_candidate,
+    is_unresolved,
+    log_ratios_of,
+)
+from farm.stopping import EFFORTS
+
+TOO_DISTURBED = 0.5
+"""Above this share of disturbed rounds the undisturbed ones are the exception, and no picture of the machine."""
+
+ALL_ROUNDS_APART = 0.01
+"""Leaving rounds out is said where it moved a speedup by more than 1 %: half of what `standard` aims at, so less could
+not change what a reader does."""
+
+MOST_NAMED = 4
+"""Of a long list so many, the largest first: a line is to be read, and `farm table --format csv` has the rest."""
+
+USUAL = "usual"
+"""The state of rounds in which the sentinel's rates were near their medians."""
+
+ROUGH_EFFORT = "quick"
+"""Its intervals are wide by design, which its last line says: nothing is called unresolved."""
+
+
+def failure_text(row: Row) -> str | None:
+    """Why a row is not ok; None for one that is."""
+    if row.get("status", "ok") == "ok":
+        return None
+    return f"{row['name']} {row['status']}: {'; '.join(row.get('reasons') or ()) or 'no reason recorded'}"
+
+
+def twin_lines(rows: Sequence[Row], run: Sequence[Row], same_within: float) -> Iterator[str]:
+    """How far two equal processes were measured apart; all twins of the `run` (its rows) are judged together."""
+    twins = sorted((row for row in rows if row.get("role") == "twin"), key=lambda row: row["length"])
+    for row in twins:
+        if not has_speedup(row):
+            yield f"A/A twin at length {row['length']}: {failure_text(row) or 'no round paired with the baseline'}"
+    measured = [row for row in twins if has_speedup(row)]
+    if not measured:
+        yield "A/A twin: none measured, so nothing here shows how far two equal processes come out apart."
+        return
+    mean = geometric_mean_ratio(measured, same_within)
+    ends = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.low is not None else ""
+    each = _listed(f"{row['speedup']:.3f}x" for row in measured)
+    by_length = f", by length {each}" if len(measured) > 1 else ""
+    off = [row["length"] for row in _twins_apart(run) if any(row is twin for twin in measured)]
+    yield f"A/A twin, the baseline run twice: {mean.speedup:.3f}x{ends}{by_length}. " + (
+        f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
+        if off
+        else "Equal within the noise, as it should be."
+    )
+
+
+def unresolved_lines(rows: Sequence[Row], effort: str | None) -> Iterator[str]:
+    """Cells whose interval is wider than the effort aims at."""
+    unresolved = [row for row in rows if is_unresolved(row)]
+    if unresolved and effort is not None and effort in EFFORTS and effort != ROUGH_EFFORT:
+        aim = f"{100 * EFFORTS[effort].half_width:g} %"
+        yield f"Unresolved (interval wider than {aim} either way, the aim of {effort}): {_cells(unresolved)}."
+
+
+def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Rounds that were left out, why, what to change, and the speedups that leaving them out has moved."""
+    cohorts = _of_cohorts(rows, _rounds)
+    tainted = sum(map(_tainted, cohorts))
+    too = sorted({row["length"] for row in cohorts if _tainted(row) > TOO_DISTURBED * _rounds(row)})
+    if too:
+        yield (
+            f"This machine was too disturbed at length {_listed(too)}, in over half of the rounds: do not build on "
+            "those numbers; measure again when the cause is gone."
+        )
+    if tainted:
+        reasons = _most_frequent_first(cohorts)
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        yield f"Left out, disturbed: {tainted} of {sum(map(_rounds, cohorts))} rounds{why}.{_remedy(reasons)}"
+    moved = [row for row in rows if is_candidate(row) and _moved(row) > ALL_ROUNDS_APART]
+    if moved:
+        texts = [_moved_text(row) for row in sorted(moved, key=_moved, reverse=True)]
+        yield f"With disturbed rounds: {_first_few(texts, 'cells')}."
+
+
+def state_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """In which rounds the machine itself was slower or faster, and the speedups in each of its states."""
+    others: dict[str, list[Row]] = {}
+    for row in _of_cohorts(rows, _rounds_with_state):
+        for name in _states(row).keys() - {USUAL}:
+            others.setdefault(name, []).append(row)
+    if others:
+        counted = sorted(((_rounds_in(name, others[name]), name) for name in others), key=lambda it: (-it[0], it[1]))
+        texts = [_state_text(name, others[name]) for _, name in counted]
+        yield f"The machine changed while measuring: {_first_few(texts, 'states')}."
+    apart = [row for row in rows if is_candidate(row) and _apart_by_state(row)]
+    if apart:
+        texts = [_by_state_text(row) for row in sorted(apart, key=_apart_by_state, reverse=True)]
+        yield f"Speedup by state: {_first_few(texts, 'cells')}."
+
+
+def bootstrap_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Cells whose interval a bootstrap of the same samples contradicts."""
+    apart = [row for row in rows if row.get("bootstrap_agrees") is False]
+    if apart:
+        yield (
+            f"The bootstrap disagrees with the interval of {_cells(apart)}: most likely one replica is unlike the "
+            "others; look at the samples."
+        )
+
+
+def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """What to know about rows that are ok: each remark once, with the cells it applies to."""
+    remarks: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["length"]):
+        for reason in (row.get("reasons") or ()) if row.get("status", "ok") == "ok" else ():
+            remarks.setdefault(re.sub(r" \(\d+ of \d+ replicas\)$", "", reason), []).append(row)
+    for remark, where in remarks.items():
+        yield f"{remark[:1].upper()}{remark[1:]}, in one replica or more: {_cells(where)}."
+
+
+def _twins_apart(run: Sequence[Row]) -> list[Row]:
+    """The twins that differ from their baseline even when all of the run are judged together."""
+    judged = [row for row in run if row.get("role") == "twin" and has_speedup(row) and row.get("log_ratios")]
+    adjusted = holm([stats.estimate(log_ratios_of(row)).p_value for row in judged])
+    apart = [row for row, p_value in zip(judged, adjusted, strict=True) if p_value < FALSE_CLAIMS]
+    return sorted(apart, key=lambda row: row["length"])
+
+
+def _of_cohorts(rows: Iterable[Row], rounds: Callable[[Row], int]) -> list[Row]:
+    """For each cohort the row with the most rounds: its cells share them, and one that failed has seen fewer."""
+    fullest: dict[object, Row] = {}
+    for row in rows:
+        cohort = row.get("cohort") or row["length"]
+        if cohort not in fullest or rounds(row) > rounds(fullest[cohort]):
+            fullest[cohort] = row
+    return sorted(fullest.values(), key=lambda row: row["length"])
+
+
+def _tainted(row: Row) -> int:
+    return row.get("rounds_tainted") or 0
+
+
+def _rounds(row: Row) -> int:
+    return (row.get("rounds") or 0) + _tainted(row)
+
+
+def _most_frequent_first(cohorts: Sequence[Row]) -> list[str]:
+    """Reasons of several cohorts, each of which orders its own by frequency without saying how many they are."""
+    weights: dict[str, float] = {}
+    for row in cohorts:
+        for place, reason in enumerate(row.get("taint_reasons") or (), 1):
+            weights[reason] = weights.get(reason, 0) + _tainted(row) / place
+    return sorted(weights, key=lambda reason: -weights[reason])
+
+
+def _remedy(reasons: Sequence[str]) -> str:
+    if not reasons:
+        return ""
+    sentence = advice(reasons[0])
+    return f" Mostly {sentence}." if len(reasons) > 1 else f" {sentence[:1].upper()}{sentence[1:]}."
+
+
+def _moved(row: Row) -> float:
+    """How far a speedup over all rounds is from that over the undisturbed ones, as a fraction."""
+    everything = row.get("speedup_all_rounds")
+    return abs(math.log(everything / row["speedup"])) if everything and has_speedup(row) else 0.0
+
+
+def _moved_text(row: Row) -> str:
+    with_all, without = Ratio(row["speedup_all_rounds"]), Ratio(row["speedup"])
+    return f"{row['name']} ({row['length']}) {ratio_text(with_all)} instead of {ratio_text(without)}"
+
+
+def _states(row: Row) -> dict[str, Mapping[str, Any]]:
+    """The row's states by name, `usual` first; rounds without a sentinel's reading have none."""
+    named = [state for state in row.get("states") or () if state["state"]]
+    return {state["state"]: state for state in sorted(named, key=lambda state: state["state"] != USUAL)}
+
+
+def _rounds_with_state(row: Row) -> int:
+    return sum(state["rounds"] for state in _states(row).values())
+
+
+def _rounds_in(name: str, cohorts: Sequence[Row]) -> int:
+    return sum(_states(row)[name]["rounds"] for row in cohorts)
+
+
+def _state_text(name: str, cohorts: Sequence[Row]) -> str:
+    of_all = f"{_rounds_in(name, cohorts)} of {sum(map(_rounds_with_state, cohorts))} rounds"
+    return f"{_plain(name)} in {of_all} at length {_listed(dict.fromkeys(row['length'] for row in cohorts))}"
+
+
+def _ratios_by_state(row: Row) -> dict[str, Ratio]:
+    """Of the states with enough rounds for one."""
+    told = {name: state for name, state in _states(row).items() if state["speedup"] is not None}
+    return {name: Ratio(state["speedup"], state["low"], state["high"]) for name, state in told.items()}
+
+
+def _apart_by_state(row: Row) -> float:
+    """The largest over the smallest speedup by state, as a log; 0 where fewer than two states have one."""
+    found = [ratio.speedup for ratio in _ratios_by_state(row).values()]
+    return math.log(max(found) / min(found)) if found else 0.0
+
+
+def _by_state_text(row: Row) -> str:
+    each = [f"{_plain(name)} {ratio_text(ratio)}" for name, ratio in _ratios_by_state(row).items()]
+    return f"{row['name']} ({row['length']}) {', '.join(each)}"
+
+
+def _plain(state: str) -> str:
+    """A state of several rates without the commas that separate the parts of a sentence here."""
+    return state.replace(", ", " and ")
+
+
+def _cells(rows: Iterable[Row]) -> str:
+    lengths: dict[str, dict[int, None]] = {}
+    for row in sorted(rows, key=lambda row: row["length"]):
+        lengths.setdefault(row["name"], {})[row["length"]] = None
+    return "; ".join(f"{name} ({_listed(each)})" for name, each in lengths.items())
+
+
+def _first_few(texts: Sequence[str], what: str) -> str:
+    left_out = len(texts) - MOST_NAMED
+    return "; ".join([*texts[:MOST_NAMED], *([f"and {left_out} more {what}"] if left_out > 0 else [])])
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,27 @@
+"""How a speedup and a latency are written: few digits, and never one that belies a verdict."""
+
+from __future__ import annotations
+
+from farm.ratios import Ratio
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """A speedup as `1.23x [1.20, 1.26]`; an end gets more digits where rounding to 1.00 would belie the verdict."""
+    if ratio.low is None or ratio.high is None:
+        return f"{_digits(ratio.speedup)}x"
+    return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
+
+
+def milliseconds_text(latency_ms: float) -> str:
+    """Three significant digits: 1234, 506, 89.1, 8.92, 0.892."""
+    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if latency_ms >= limit), 3)
+    return f"{latency_ms:.{decimals}f} ms"
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
+
+
+def _end(value: float) -> str:
+    shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
+    return next((text for text in shown if float(text) != 1), "1.00")
