@@ -90,7 +90,10 @@ def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
     if tainted:
         reasons = _most_frequent_first(cohorts)
         why = f" ({'; '.join(reasons)})" if reasons else ""
-        yield f"Left out, disturbed: {tainted} of {sum(map(_rounds, cohorts))} rounds{why}.{_remedy(reasons)}"
+        yield (
+            f"Left out if enough others remain, disturbed: {tainted} of {sum(map(_rounds, cohorts))} rounds"
+            f"{why}.{_remedy(reasons)}"
+        )
     moved = [row for row in rows if is_candidate(row) and _moved(row) > ALL_ROUNDS_APART]
     if moved:
         texts = [_moved_text(row) for row in sorted(moved, key=_moved, reverse=True)]
@@ -156,7 +159,7 @@ def _tainted(row: Row) -> int:
 
 
 def _rounds(row: Row) -> int:
-    return (row.get("rounds") or 0) + _tainted(row)
+    return row.get("rounds_measured") or (row.get("rounds") or 0) + _tainted(row)
 
 
 def _most_frequent_first(cohorts: Sequence[Row]) -> list[str]:

@@ -290,6 +290,7 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("baseline", pa.string(), "name of the method the speedup is over"),
         _column("replicas", pa.int32(), "replicas behind the row"),
         _column("rounds", pa.int32(), "rounds behind the speedup, over all replicas"),
+        _column("rounds_measured", pa.int32(), "rounds measured, those left out of the speedup included"),
         _column("rounds_tainted", pa.int32(), "rounds in which a guard saw a disturbance, over all replicas"),
         _column("taint_reasons", pa.list_(pa.string()), "what disturbed those rounds, most frequent first"),
         _column("samples", pa.int32(), "timed samples behind the row"),

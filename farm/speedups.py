@@ -137,6 +137,7 @@ def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     row["baseline"] = baseline["name"] if baseline else None
     row["samples"] = sum(len(each["latency_ns"] or ()) for each in rows)
     row["rounds"] = sum(len(each.clean_rounds()) for each in processes)
+    row["rounds_measured"] = sum(len(set(each["round"] or ())) for each in rows)
     row |= taints(rows)
     if status == "ok":
         row |= latencies(processes)

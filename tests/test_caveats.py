@@ -112,7 +112,10 @@ def disturbed(tainted: int, *reasons: str, rounds: int = 30) -> list[dict[str, A
 
 def test_disturbed_rounds_are_counted_once_for_all_cells_of_a_cohort() -> None:
     footer = footer_of(disturbed(14, "steal", "foreign-cpu"))
-    assert "Left out, disturbed: 14 of 74 rounds (steal; foreign-cpu). Mostly the host gave" in footer
+    assert (
+        "Left out if enough others remain, disturbed: 14 of 74 rounds (steal; foreign-cpu). Mostly the host gave"
+        in footer
+    )
     assert "too disturbed" not in footer
 
 

@@ -125,7 +125,7 @@ def test_disturbed_rounds_are_left_out_and_the_speedup_with_them_is_kept_beside(
 def test_where_hardly_a_round_is_clean_all_of_them_count():
     baseline, _, *others = simulated_cohort(64, 0, rounds=6)
     found = derived([baseline, _disturbed(others[0], {0, 1, 2})])[others[0]["cell"]]
-    assert (found["rounds"], found["rounds_tainted"]) == (6, 3)
+    assert (found["rounds"], found["rounds_measured"], found["rounds_tainted"]) == (6, 6, 3)
     assert found["speedup_all_rounds"] is None
 
 
