@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,12 @@ from farm.errors import FarmError, RequestError, ResultsError
 from farm.events import Listener, Notice, ReplicaDone, RunBegan, Silent, StepReporter
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
-from farm.records import Failure, Slot
+from farm.records import Cohort, Failure, Slot
 from farm.replica import BaselineLostError, Bench, measure_replica, prepare_replica
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.runs import OpenRun, open_run, set_damaged_aside
 from farm.schedule import Job, Schedule, fits
-from farm.stopping import budget_share, known_parts, spendable_s
+from farm.stopping import budget_share, known_parts, replica_share_s, spendable_s, worth_starting
 from farm.store import Store
 from farm.suite import Suite
 from farm.variance import VarianceParts
@@ -104,6 +106,7 @@ class _Driver:
         self._plan = plan
         bench.cohorts = plan.cohorts
         self._slots = found
+        self._took_s: dict[str, list[float]] = {}
         self._opened = opened
         record = opened.record
         self._identity = RunIdentity(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment)
@@ -136,7 +139,7 @@ class _Driver:
         """Reserve the slot once and measure replica after replica on it."""
         async with slots.reserve(slot) as group:
             while (job := self._schedule.take(slot)) is not None:
-                if job.replica > 0 and (left_s := self._bench.left_s()) is not None and left_s <= 0:
+                if job.replica > 0 and not worth_starting(self._bench.left_s(), self._usual_s(job.cohort)):
                     self._listener.on(
                         Notice(
                             "the time budget ended before every replica was measured",
@@ -157,7 +160,9 @@ class _Driver:
             try:
                 await self._lock(cohort, slot)
                 await prepare_replica(log, cohort, self._bench)
+                started = time.monotonic()
                 await measure_replica(log, cohort, self._bench, self._share_s(job), self._parts(job))
+                self._took_s.setdefault(job.cohort.cohort, []).append(time.monotonic() - started)
                 return log
             except BaselineLostError as lost:
                 failure = lost.failure
@@ -189,7 +194,13 @@ class _Driver:
         if spendable is None:
             return None
         same_kind = sum(fits(job.cohort, slot) for slot in self._slots)
-        return spendable * budget_share(job.cohort, [other.cohort for other in waiting], same_kind)
+        fraction = budget_share(job.cohort, [other.cohort for other in waiting], same_kind)
+        return replica_share_s(spendable, fraction, self._usual_s(job.cohort))
+
+    def _usual_s(self, cohort: Cohort) -> float | None:
+        """What measuring a replica of this cohort took so far in this session, in seconds."""
+        took = self._took_s.get(cohort.cohort)
+        return median(took) if took else None
 
     def _parts(self, job: Job) -> VarianceParts:
         """What this cohort's published replicas tell of how rounds and processes differ."""

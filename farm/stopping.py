@@ -48,7 +48,7 @@ WEIGHT_BASE_TOKENS = 256
 """A cohort's set-up costs about what rounds over this many tokens cost (imports, loading, three calls each)."""
 
 
-AFTER_PILOT_SHARE = 0.3
+AFTER_PILOT_SHARE = 0.1
 """The part of a budget held back for the replicas that the pilots turn out to need."""
 
 
@@ -78,6 +78,20 @@ def spendable_s(effort: Effort, budget_s: float | None, left_s: float | None, pi
         return None
     reserve_s = AFTER_PILOT_SHARE * budget_s if pilot_waiting and effort.most_replicas > effort.replicas else 0.0
     return max(0.0, left_s - reserve_s)
+
+
+def replica_share_s(spendable_s: float, fraction: float, usual_s: float | None) -> float:
+    """Seconds that a replica may take: its fraction of what may be spent now, but no less than one usually takes.
+
+    `usual_s` is what the cohort's replicas took so far, None before the first. Many replicas cut short would spend on
+    set-up what fewer whole ones spend on rounds, so where time runs out it is replicas that are missing.
+    """
+    return max(fraction * spendable_s, min(usual_s or 0.0, spendable_s))
+
+
+def worth_starting(left_s: float | None, usual_s: float | None) -> bool:
+    """Whether the time left is enough for at least half of what a replica of the cohort usually takes."""
+    return left_s is None or left_s > (usual_s or 0.0) / 2
 
 
 def known_parts(log_ratios_per_cell: Sequence[Sequence[stats.FloatArray]]) -> VarianceParts:

@@ -14,8 +14,10 @@ from farm.stopping import (
     Effort,
     budget_share,
     known_parts,
+    replica_share_s,
     same_margin,
     spendable_s,
+    worth_starting,
 )
 from farm.variance import VarianceParts
 
@@ -161,6 +163,21 @@ def test_time_is_held_back_while_pilots_wait_and_given_out_afterwards() -> None:
 
 def test_an_effort_without_further_replicas_holds_nothing_back() -> None:
     assert spendable_s(QUICK, 100.0, 60.0, pilot_waiting=True) == 60.0
+
+
+def test_a_replica_takes_its_part_of_the_time_but_is_not_cut_shorter_than_usual() -> None:
+    assert replica_share_s(100.0, 0.4, None) == 40.0
+    assert replica_share_s(100.0, 0.4, usual_s=25.0) == 40.0
+    assert replica_share_s(100.0, 0.1, usual_s=25.0) == 25.0
+    assert replica_share_s(20.0, 0.1, usual_s=25.0) == 20.0
+
+
+def test_a_replica_is_not_begun_where_half_of_it_would_not_fit() -> None:
+    assert worth_starting(None, 60.0)
+    assert worth_starting(31.0, 60.0)
+    assert not worth_starting(29.0, 60.0)
+    assert worth_starting(1.0, None)
+    assert not worth_starting(0.0, None)
 
 
 def test_the_margin_of_same_follows_the_efforts_target() -> None:
