@@ -21,7 +21,6 @@ PATTERN = 65_537
 fewer transistors), and drawing each number of a large operand would take longer than multiplying it. A prime, so that
 no two rows of an operand are alike."""
 
-
 BUFFER_BYTES = 256 << 20
 """Bytes that reads go round in, unless more are asked for. Several times most last-level caches, so that a block has
 left them when its turn comes again; with torch itself (240 MB) the process stays below 600 MB."""
@@ -53,7 +52,7 @@ class Case:
 def prepare(case: Case, threads: int) -> Call:
     """Allocate the case's operands (fixed seed) and return the call that does its work once.
 
-    `threads` is for libraries that take it as an argument; torch and NumPy have theirs from the process.
+    `threads` is for libraries that take it as an argument; torch has its own from the process.
     Raises ValueError for a case that is not in `KERNELS`, and whatever a library raises that is missing, too old, or
     without such a kernel on this processor: who prepares cases decides what to do without one.
     """

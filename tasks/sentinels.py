@@ -26,7 +26,7 @@ DISCARDED, REPETITIONS = 2, 5
 """Repetitions per rate: thrown away, for the first two after other work were seen to reach half the rate (cold caches,
 sleeping threads); and timed, of which the median counts, so that an interrupted one or two do not matter."""
 
-REPETITION_S = 0.6e-3
+REPETITION_S = 0.5e-3
 """A repetition takes at most this long, mostly about three quarters of it. Seven of four rates are then 10 to 15 ms:
 5 % of a round of only three cells, whose turns are at least 100 ms each."""
 
@@ -109,10 +109,10 @@ def default_cases() -> dict[str, Case]:
     They are sized for two cores; a faster machine repeats them within a repetition.
     """
     return {
-        "fp32": Case("fp32", "torch.mm", 256, 512, 512, "nn"),
-        "bf16": Case("bf16", "torch.mm", 64, 512, 512, "nn"),
-        "int8": Case("int8", "torch._int_mm", 512, 512, 512, "nt"),
-        "memory": memory_case("torch.sum-int64", "rows", 16 << 20, BUFFER_BYTES),
+        "fp32": Case("fp32", "torch.mm", 256, 512, 256, "nn"),
+        "bf16": Case("bf16", "torch.mm", 64, 512, 256, "nn"),
+        "int8": Case("int8", "torch._int_mm", 256, 512, 512, "nt"),
+        "memory": memory_case("torch.sum-int64", "rows", 8 << 20, BUFFER_BYTES),
     }
 
 
