@@ -22,6 +22,7 @@ from farm.ratios import (
     log_ratios_of,
 )
 from farm.stopping import EFFORTS
+from tasks.sentinels import USUAL
 
 TOO_DISTURBED = 0.5
 """Above this share of disturbed rounds the undisturbed ones are the exception, and no picture of the machine."""
@@ -32,9 +33,6 @@ not change what a reader does."""
 
 MOST_NAMED = 4
 """Of a long list so many, the largest first: a line is to be read, and `farm table --format csv` has the rest."""
-
-USUAL = "usual"
-"""The state of rounds in which the sentinel's rates were near their medians."""
 
 ROUGH_EFFORT = "quick"
 """Its intervals are wide by design, which its last line says: nothing is called unresolved."""

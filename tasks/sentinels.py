@@ -146,14 +146,16 @@ def usual(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def state(rates_now: Mapping[str, float], usual: Mapping[str, float]) -> str:
-    """The state of a round: `usual`, or what is slower or faster than the replica's median, in the order of `RATES`.
+    """The state of a round: `usual`, or what is slower and what is faster than the replica's median.
 
-    Such as `bf16 slower`, or `fp32 slower, memory faster`: rounds of equal state can be put together over replicas.
-    A rate that either side lacks says nothing.
+    Such as `bf16 slower`, or `fp32+int8 slower, memory faster`, rates in the order of `RATES`: rounds of equal state
+    can be put together over replicas. A rate that either side lacks says nothing.
     """
-    changes = [
-        f"{rate} {'faster' if rates_now[rate] > usual[rate] else 'slower'}"
+    moved = [
+        rate
         for rate in RATES
         if rate in rates_now and rate in usual and abs(rates_now[rate] - usual[rate]) > STATE_CHANGE * usual[rate]
     ]
-    return ", ".join(changes) or USUAL
+    slower = "+".join(rate for rate in moved if rates_now[rate] < usual[rate])
+    faster = "+".join(rate for rate in moved if rates_now[rate] > usual[rate])
+    return ", ".join(part for part in (slower and f"{slower} slower", faster and f"{faster} faster") if part) or USUAL

@@ -46,6 +46,7 @@ def test_a_rate_beyond_the_threshold_is_named_with_its_direction() -> None:
 
 def test_a_state_is_the_same_words_whatever_the_order_of_the_readings() -> None:
     now = {"memory": 30.0, "int8": 600.0, "bf16": 45.0, "fp32": 90.0}
+    assert state(QUIET | {"fp32": 1.0, "int8": 1.0}, QUIET) == "fp32+int8 slower"
     assert state(now, QUIET) == state(dict(reversed(now.items())), QUIET) == "fp32 slower, memory faster"
 
 
