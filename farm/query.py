@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from farm import speedups, stats
 from farm.errors import RequestError
-from farm.records import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
+from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import RunRecord, Store
 
 _LISTS = ", ".join(

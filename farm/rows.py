@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from farm.quality import Quality, largest_difference
-from farm.records import SCHEMA_VERSION, Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
+from farm.records import Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
+from farm.schemas import SCHEMA_VERSION
 from tasks.artifacts import Artifact
 from tasks.sentinels import state, usual
 

@@ -18,7 +18,7 @@ from farm.bootstrap import cross_check, paired_turns
 from farm.claims import holm
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, taints
-from farm.records import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
+from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
 DERIVATION_VERSION = 2

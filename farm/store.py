@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm import publication
 from farm.errors import RequestError, ResultsError
-from farm.records import MEASUREMENT_SCHEMA
+from farm.schemas import MEASUREMENT_SCHEMA
 
 PARTS_KEY = b"farm.parts"
 """Key in the speedups file's metadata: the parts it was derived from, and how."""

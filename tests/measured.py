@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from farm.records import MEASUREMENT_SCHEMA, SCHEMA_VERSION
+from farm.schemas import MEASUREMENT_SCHEMA, SCHEMA_VERSION
 from farm.store import RunRecord
 
 RUN = "20260101T120000Z-beef"

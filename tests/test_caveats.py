@@ -13,8 +13,8 @@ import pytest
 from made_up import OLD_COLUMNS, speedup_row, speedup_rows, state, with_changes
 
 from farm import rendering
-from farm.records import SPEEDUP_SCHEMA
 from farm.rendering import to_csv, to_html, to_markdown, to_text
+from farm.schemas import SPEEDUP_SCHEMA
 from farm.tables import SpeedupTable, speedup_table
 
 Rows = Sequence[dict[str, Any]]

@@ -124,8 +124,8 @@ def test_the_sources_are_found() -> None:
     assert _from(RUNTIMES, _imports("tasks.pytorch"))
 
 
-@pytest.mark.parametrize("name", ["farm.records", "farm.errors"])
-def test_records_and_errors_import_nothing_of_the_farm(name: str) -> None:
+@pytest.mark.parametrize("name", ["farm.records", "farm.schemas", "farm.errors"])
+def test_records_schemas_and_errors_import_nothing_of_the_farm(name: str) -> None:
     assert not _from({"farm", "tasks"}, _imports(name))
 
 

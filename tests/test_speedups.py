@@ -10,7 +10,7 @@ import pytest
 from measured import LENGTHS, RUN, as_table, measured_row, run_record, simulated_cohort, simulated_run
 
 from farm import speedups
-from farm.records import SPEEDUP_SCHEMA
+from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
 from farm.store import Store
 

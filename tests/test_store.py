@@ -14,7 +14,7 @@ from measured import RUN, measured_row, run_record
 
 from farm import publication
 from farm.errors import RequestError, ResultsError
-from farm.records import MEASUREMENT_SCHEMA
+from farm.schemas import MEASUREMENT_SCHEMA
 from farm.store import Store
 
 

@@ -12,8 +12,8 @@ from made_up import speedup_rows, with_changes
 from measured import SPEEDUPS, as_table, simulated_run
 
 from farm.ratios import Ratio
-from farm.records import SPEEDUP_SCHEMA
 from farm.rendering import milliseconds_text, ratio_text, to_csv, to_html, to_markdown, to_text
+from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
 from farm.tables import SpeedupTable, speedup_table
 
