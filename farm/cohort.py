@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ import numpy as np
 from farm.errors import FarmError
 from farm.guards import Watch, disturbance, taint_reasons
 from farm.machine import describe_machine
-from farm.nursery import Resident
+from farm.nursery import Resident, import_stages
 from farm.own_processes import own_pids
 from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Workload
 from farm.residents import Residents
 from farm.suite import Limits
 from farm.timing import TURN_CALLS, turn_s
 from tasks.artifacts import Artifact, evaluation_path, find_artifact, load_evaluation, save_evaluation
-from tasks.method import Arrays, Method, find_method
+from tasks.method import Arrays, find_method
 
 SENTINEL = "sentinel"
 """The name of the sentinel's process among the cells'."""
@@ -143,7 +143,7 @@ class CohortProcess:
     def _fork_all(self, cells: Sequence[Cell], model: ModelInfo, sentinel: bool) -> None:
         """Fork every cell as soon as the nursery has imported what it needs, and never what it does not."""
         nursery = self._residents.open_nursery("cells", cells[0].workload)
-        stages = _import_stages(cells)
+        stages = import_stages(cells)
         at = next((number for number, stage in enumerate(stages) if SENTINEL_RUNTIME in stage.runtimes), 0)
         for number, stage in enumerate(stages):
             if stage.method is not None:
@@ -253,37 +253,6 @@ class CohortProcess:
         failure = self._residents.explain(name, error, when_late)
         self._residents.kill(name)
         return failure
-
-
-@dataclass(frozen=True, slots=True)
-class _ImportStage:
-    """Cells that are forked together, after the nursery has imported what `method` needs (None: nothing)."""
-
-    method: Method | None
-    cells: list[Cell]
-
-    @property
-    def runtimes(self) -> tuple[str, ...]:
-        return self.method.runtimes() if self.method else ()
-
-
-def _import_stages(cells: Sequence[Cell]) -> list[_ImportStage]:
-    """In which order a nursery imports and forks.
-
-    Stages grow: what one imported, all later ones need too. Cells that fit no such chain come first, from a nursery
-    that has imported nothing.
-    """
-    stages = [_ImportStage(None, [])]
-    for cell in sorted(cells, key=lambda cell: len(find_method(cell.method).runtimes())):
-        method = find_method(cell.method)
-        imported, needed = set(stages[-1].runtimes), set(method.runtimes())
-        if not (method.forks_after_import and imported <= needed):
-            stages[0].cells.append(cell)
-        elif imported == needed:
-            stages[-1].cells.append(cell)
-        else:
-            stages.append(_ImportStage(method, [cell]))
-    return stages
 
 
 def _with_siblings(cores: Sequence[int]) -> tuple[int, ...]:

@@ -37,8 +37,8 @@ from farm.actor import (
     send_output_to,
 )
 from farm.errors import FarmError
-from farm.records import ModelInfo
-from tasks.method import find_method
+from farm.records import Cell, ModelInfo
+from tasks.method import Method, find_method
 
 Kind = Literal["cell", "workshop", "sentinel"]
 KINDS = {"cell": CellProcess, "workshop": WorkshopProcess, "sentinel": SentinelProcess}
@@ -128,6 +128,40 @@ class Nursery:
         self._line.close()
         self._process.kill()
         self._process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportStage:
+    """Cells that are forked together, after the nursery has imported what `method` needs (None: nothing)."""
+
+    method: Method | None
+    cells: list[Cell]
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """What the nursery has imported by then."""
+        return self.method.runtimes() if self.method else ()
+
+
+def import_stages(cells: Sequence[Cell]) -> list[ImportStage]:
+    """In which order a nursery imports and forks.
+
+    Stages grow: what one imported, all later ones need too. Cells that fit no such chain come first, from a nursery
+    that has imported nothing; so do those of a GPU, for a library may ask for devices while it is imported, and a
+    process that has spoken to CUDA's driver must not be forked.
+    """
+    stages = [ImportStage(None, [])]
+    for cell in sorted(cells, key=lambda cell: len(find_method(cell.method).runtimes())):
+        method = find_method(cell.method)
+        imported, needed = set(stages[-1].runtimes), set(method.runtimes())
+        forks = method.forks_after_import and cell.workload.device == "cpu"
+        if not (forks and imported <= needed):
+            stages[0].cells.append(cell)
+        elif imported == needed:
+            stages[-1].cells.append(cell)
+        else:
+            stages.append(ImportStage(method, [cell]))
+    return stages
 
 
 def _search_path() -> str:
