@@ -44,7 +44,7 @@ class CohortProcess:
         self._slot = slot
         self._limits = limits
         self._turn_calls = turn_calls
-        self._residents = Residents(slot)
+        self._residents = Residents(slot, limits.memory_bytes)
         self._watch = Watch(_with_siblings(slot.cores))
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}

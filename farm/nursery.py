@@ -14,6 +14,7 @@ import faulthandler
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -92,9 +93,12 @@ class Nursery:
     It ends when `close` is called or this process is gone, and everything it forked ends with it.
     """
 
-    def __init__(self, cores: Sequence[int], threads: int, gpus: str, log: Path) -> None:
+    def __init__(
+        self, cores: Sequence[int], threads: int, gpus: str, log: Path, memory_bytes: int | None = None
+    ) -> None:
+        """Start it on these cores; its cells have `threads` threads, see `gpus`, and may allocate `memory_bytes`."""
         here, there = socket.socketpair()
-        settings = json.dumps([list(cores), str(log)])
+        settings = json.dumps([list(cores), str(log), memory_bytes])
         with there:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "farm.nursery", str(there.fileno()), settings],
@@ -188,7 +192,7 @@ def _answer(line: Connection, timeout_s: float) -> Any:
     return value
 
 
-def _serve(line: Connection, cores: Sequence[int]) -> None:
+def _serve(line: Connection, cores: Sequence[int], memory_bytes: int | None) -> None:
     """The nursery's own loop. Everything it does is asked for by its parent; it ends when the parent is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries children that nobody waits for
     gc.disable()
@@ -207,6 +211,8 @@ def _serve(line: Connection, cores: Sequence[int]) -> None:
         pid = os.fork()
         if pid == 0:
             line.close()
+            if kind == "cell" and memory_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
             _live(Connection(handle), KINDS[kind], cores, log)
         os.close(handle)
         line.send(("done", pid))
@@ -249,10 +255,10 @@ def _reply(line: Connection, work: Callable[..., Any], arguments: Sequence[Any])
 
 
 def _main(descriptor: str, settings: str) -> None:
-    cores, log = json.loads(settings)
+    cores, log, memory_bytes = json.loads(settings)
     pin(cores)
     send_output_to(log)
-    _serve(Connection(int(descriptor)), cores)
+    _serve(Connection(int(descriptor)), cores, memory_bytes)
 
 
 if __name__ == "__main__":

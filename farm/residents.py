@@ -11,7 +11,8 @@ from pathlib import Path
 
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
-from farm.records import Failure, Slot, Workload
+from farm.plan import MEMORY_SHARE
+from farm.records import Failure, Slot, Status, Workload
 
 TAIL_BYTES = 2_000
 """The end of a dead process's own output that is kept with its row."""
@@ -20,8 +21,10 @@ TAIL_BYTES = 2_000
 class Residents:
     """All of them end with this process, or when `close` is called."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, memory_bytes: int | None = None) -> None:
+        """`memory_bytes` limits what each cell on a CPU allocates; None is most of the slot's memory."""
         self._slot = slot
+        self._memory_bytes = memory_bytes or int(slot.memory_bytes * MEMORY_SHARE)
         self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
         self._living: dict[str, Resident] = {}
         self._nurseries: dict[str, Nursery] = {}
@@ -41,7 +44,9 @@ class Residents:
         cores = self._slot.cores[: workload.threads] if workload.device == "cpu" else self._slot.cores
         # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
-        self._nurseries[name] = Nursery(cores, workload.threads, gpus, self._log(f"nursery-{name}"))
+        # CUDA's driver reserves address space far beyond what it uses.
+        limit = self._memory_bytes if workload.device == "cpu" else None
+        self._nurseries[name] = Nursery(cores, workload.threads, gpus, self._log(f"nursery-{name}"), limit)
         return self._nurseries[name]
 
     def fork(self, nursery: Nursery, kind: Kind, name: str) -> Resident:
@@ -76,19 +81,23 @@ class Residents:
 
     def explain(self, name: str, error: Exception, when_late: str) -> Failure:
         """The status, reason and last output of a process that raised this; `when_late` says what a limit meant."""
-        tail = self._tail(name)
+        status: Status = "failed"
         match error:
             case TooLateError():
-                return Failure("failed", when_late, tail)
+                reason = when_late
             case ProcessDiedError() | ProcessLookupError():
-                return Failure("failed", "the process died", tail)
+                reason = "the process died"
+            case MemoryError():
+                reason = f"out of memory, of which it may use {self._memory_bytes / 1e9:.1f} GB"
             case ProofFailedError():
-                return Failure("invalid", str(error), tail)
+                status, reason = "invalid", str(error)
             case MethodUnsupportedError():
-                return Failure("unsupported", str(error), tail)
+                status, reason = "unsupported", str(error)
             case FarmError():
-                return Failure("failed", str(error), tail)
-        return Failure("failed", f"{type(error).__name__}: {error}".splitlines()[0], tail)
+                reason = str(error)
+            case _:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Failure(status, reason, self._tail(name))
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

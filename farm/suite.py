@@ -64,11 +64,15 @@ class Accuracy(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that one step of one cell may take. `call_s` None: 20 times the baseline's call, at least 10 s."""
+    """What one cell may take: seconds for each step, and bytes of memory of its own on a CPU.
+
+    `call_s` None: 20 times the baseline's call, at least 10 s. `memory_bytes` None: 70 % of the node's memory.
+    """
 
     load_s: PositiveFloat = 120.0
     call_s: PositiveFloat | None = None
     prepare_s: PositiveFloat = 1800.0
+    memory_bytes: PositiveInt | None = None
 
 
 class Suite(Strict):

@@ -151,6 +151,37 @@ class Hang(Method):
         return Controlled(workload, behave)
 
 
+@dataclass(frozen=True)
+class LeakOptions:
+    """`bytes_per_call` are allocated in every call and never given back. `after`: calls that leak nothing."""
+
+    bytes_per_call: int = 1_000_000
+    after: int = 0
+
+
+class Leak(Method):
+    """Needs more memory with every call, until there is none."""
+
+    id: ClassVar[str] = "control-leak"
+    about: ClassVar[str] = "control: leaks memory"
+    Options: ClassVar[type] = LeakOptions
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Nothing leaks yet."""
+        del model, folder
+        options = LeakOptions(**workload.options)
+        kept: list[np.ndarray] = []
+        calls = 0
+
+        def behave() -> None:
+            nonlocal calls
+            calls += 1
+            if calls > options.after:
+                kept.append(np.ones(options.bytes_per_call, np.uint8))
+
+        return Controlled(workload, behave)
+
+
 class Wrong(Method):
     """Answers something else than the baseline: must be found out before it is timed."""
 

@@ -126,6 +126,7 @@ BUILT_IN: Mapping[str, str] = {
     "control-work": "tasks.controls:FixedWork",
     "control-crash": "tasks.controls:Crash",
     "control-hang": "tasks.controls:Hang",
+    "control-leak": "tasks.controls:Leak",
     "control-wrong": "tasks.controls:Wrong",
 }
 

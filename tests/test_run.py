@@ -31,6 +31,7 @@ METHODS = [
     _crash("raises at load", at="load"),
     _crash("segfaults", after=AFTER_WARM_UP, how="segfault"),
     {"method": "control-hang", "name": "hangs", "options": {"after": AFTER_WARM_UP}},
+    {"method": "control-leak", "name": "leaks", "options": {"after": AFTER_WARM_UP, "bytes_per_call": 100_000_000}},
 ]
 
 
@@ -47,7 +48,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended() -> Iterator[Ended]:
     with new_place() as place:
-        suite = place.suite(methods=METHODS, limits={"load_s": 60, "call_s": 3})
+        suite = place.suite(methods=METHODS, limits={"load_s": 60, "call_s": 3, "memory_bytes": 1_000_000_000})
         code, said = place.farm("run", str(suite))
         assert place.measured(), said
         rows: Any = pd.read_parquet(place.results / "measurements").to_dict("records")
@@ -61,7 +62,7 @@ def _ok(ended: Ended) -> list[dict[str, Any]]:
 def test_every_planned_cell_has_one_row(ended: Ended) -> None:
     frame = pd.read_parquet(ended.place.results / "measurements")
     names = ["control-null", "control-null~twin", "control-work", "control-wrong"]
-    assert list(frame["name"]) == [*names, "raises at load", "segfaults", "hangs"]
+    assert list(frame["name"]) == [*names, "raises at load", "segfaults", "hangs", "leaks"]
     assert frame["cell"].is_unique
 
 
@@ -87,6 +88,7 @@ def test_wrong_logits_are_invalid_and_never_timed(ended: Ended) -> None:
         ("raises at load", "RuntimeError: this control raises on purpose"),
         ("segfaults", "the process died"),
         ("hangs", "a call took longer than 3 s"),
+        ("leaks", "out of memory, of which it may use 1.0 GB"),
     ],
 )
 def test_a_failing_cell_says_why(ended: Ended, name: str, reason: str) -> None:
@@ -106,7 +108,7 @@ def test_a_crashed_cell_keeps_its_last_words(ended: Ended, name: str, words: str
 def test_each_cell_is_a_process_of_its_own(ended: Ended) -> None:
     loaded = [row for row in ended.rows.values() if pd.notna(row["proof"])]
     pids = [json.loads(row["proof"])["pid"] for row in loaded]
-    assert len(loaded) == 6  # all but the one that raised at load
+    assert len(loaded) == 7  # all but the one that raised at load
     assert len(set(pids)) == len(pids)
     assert pids == [row["pid"] for row in loaded]
 
