@@ -26,7 +26,7 @@ DISCARDED, REPETITIONS = 2, 5
 """Repetitions per rate: thrown away, for the first two after other work were seen to reach half the rate (cold caches,
 sleeping threads); and timed, of which the median counts, so that an interrupted one or two do not matter."""
 
-REPETITION_S = 0.5e-3
+REPETITION_S = 0.4e-3
 """A repetition takes at most this long, mostly about three quarters of it. Seven of four rates are then 10 to 15 ms:
 5 % of a round of only three cells, whose turns are at least 100 ms each."""
 
