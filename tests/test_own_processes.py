@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 import psutil
+import pytest
 import ray
 
 from farm.own_processes import Process, choose_own, own_pids
@@ -52,6 +53,7 @@ def test_outside_ray_a_process_knows_only_itself() -> None:
     assert own_pids() == (os.getpid(),)
 
 
+@pytest.mark.real
 def test_in_a_live_cluster_every_service_of_ray_is_found() -> None:
     with connected(None):
         found = ray.get(ray.remote(own_pids).options(num_cpus=0).remote())
