@@ -84,6 +84,8 @@ class Suite(Strict):
     threads: Annotated[tuple[Literal["auto"] | PositiveInt, ...], Field(min_length=1)] = ("auto",)
     smt: Literal["idle", "use"] = "idle"
     inputs: Literal["full", "padded"] = "full"
+    order: Literal["interleaved", "blocked"] = "interleaved"
+    """`blocked` takes all turns of one cell, then all of the next, as most benchmarks do: to see what rounds save."""
     accuracy: Accuracy | None = Accuracy()
     effort: Literal["quick", "standard", "rigorous"] = "quick"
     budget_s: PositiveFloat | None = None
