@@ -9,7 +9,7 @@ import numpy as np
 from farm.events import Listener, StepReporter
 from farm.records import ModelInfo
 from farm.replica import Bench, Evaluation
-from farm.stopping import EFFORTS
+from farm.stopping import EFFORTS, Effort
 from farm.suite import Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
 from tasks.inputs import build_inputs, encode_sentences
@@ -20,8 +20,11 @@ TIMED_INPUTS = 4
 answering each once before timing stays short at length 512."""
 
 
-def lay_out(suite: Suite, model: ModelInfo, listener: Listener) -> Bench:
-    """Tokenize everything that cells will be given. Raises RequestError where texts cannot be had."""
+def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort | None = None) -> Bench:
+    """Tokenize everything that cells will be given; `effort` replaces the suite's.
+
+    Raises RequestError where texts cannot be had.
+    """
     reporter = StepReporter(listener)
     dataset = load_dataset(suite.accuracy.dataset, model.labels, reporter) if suite.accuracy else None
     if dataset is None or dataset.name == DEMO_DATASET:
@@ -34,7 +37,7 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener) -> Bench:
         for shape in shapes
     }
     evaluation = _evaluation(suite, model, dataset) if dataset is not None else None
-    return Bench(suite, model, EFFORTS[suite.effort], inputs, evaluation, listener)
+    return Bench(suite, model, effort or EFFORTS[suite.effort], inputs, evaluation, listener)
 
 
 def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evaluation:

@@ -29,7 +29,7 @@ from farm.replica import BaselineLostError, Bench, measure_replica, prepare_repl
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.runs import OpenRun, open_run, set_damaged_aside
 from farm.schedule import Job, Schedule, fits
-from farm.stopping import budget_share, known_parts, replica_share_s, spendable_s, worth_starting
+from farm.stopping import Effort, budget_share, known_parts, replica_share_s, spendable_s, worth_starting
 from farm.store import Store
 from farm.suite import Suite
 from farm.variance import VarianceParts
@@ -65,9 +65,11 @@ def run_suite(
     fresh: bool = False,
     command: str = "farm run",
     listener: Listener | None = None,
+    effort: Effort | None = None,
 ) -> Outcome:
     """Measure a suite and publish its results under `results`; continues an unfinished run of the same request.
 
+    `effort` replaces the one that the suite names, for who needs other numbers of rounds and replicas than users do.
     Raises RequestError before anything is measured where the request is wrong, ResultsError where results cannot be
     written, KeyboardInterrupt when interrupted: everything published by then is kept.
     """
@@ -77,7 +79,7 @@ def run_suite(
         resolve_devices(suite, [describe_machine()])
     model = resolve_model(suite.model, StepReporter(listener))
     check_lengths(suite, model)
-    bench = lay_out(suite, model, listener)
+    bench = lay_out(suite, model, listener, effort)
     with slots.connected(address):
         nodes = _nodes()
         found = _slots_of(nodes, suite)

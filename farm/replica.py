@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from farm import quality, stats
+from farm.blocks import take_blocks
 from farm.events import Listener, RoundDone, Step
 from farm.plan import round_order
 from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
@@ -94,7 +95,8 @@ async def measure_replica(
     started = time.monotonic()
     await _load(log, cohort, bench)
     setup_s = time.monotonic() - started
-    await _measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
+    measure = _measure_blocked if bench.suite.order == "blocked" else _measure
+    await measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
     log.peak_rss_bytes = await cohort.finish.remote()
 
 
@@ -193,6 +195,17 @@ async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowa
             _fail(log, _cell(log, name), failure)
         left_s = allowance.left_s(time.monotonic() - started)
         bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
+
+
+async def _measure_blocked(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowance) -> None:
+    """Let one cell after the other take all its turns, in a seeded order."""
+
+    def fail(name: str, failure: Failure) -> None:
+        _fail(log, _cell(log, name), failure)
+
+    order = round_order(log.cohort, log.replica, 0, [cell.cell for cell in log.living()])
+    log.rounds = await take_blocks(cohort, order, allowance, fail=fail, listener=bench.listener)
+    bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), None))
 
 
 def running_speedups(log: ReplicaLog) -> dict[str, stats.Estimate]:

@@ -140,6 +140,11 @@ class Allowance:
         """Seconds left, `elapsed_s` after set-up ended; None for no limit."""
         return None if self.share_s is None else self.share_s - self.setup_s - elapsed_s
 
+    def divided(self, parts: int) -> Allowance:
+        """The same for one of so many equal parts of the time after set-up."""
+        left_s = self.left_s(0.0)
+        return replace(self, share_s=None if left_s is None else self.setup_s + left_s / max(1, parts))
+
     def _wanted_rounds(self, round_s: float) -> int:
         """More rounds where rounds differ, more replicas where processes do; a single replica takes all it may."""
         if self.effort.most_replicas == 1:

@@ -89,6 +89,8 @@ class Suite(Strict):
     smt: Literal["idle", "use"] = "idle"
     inputs: Literal["full", "padded"] = "full"
     sentinels: bool = True
+    order: Literal["interleaved", "blocked"] = "interleaved"
+    """`blocked` takes all turns of one cell, then all of the next, as most benchmarks do: to see what rounds save."""
     accuracy: Accuracy | None = Accuracy()
     effort: Literal["quick", "standard", "rigorous"] = "quick"
     budget_s: PositiveFloat | None = None

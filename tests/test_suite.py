@@ -94,6 +94,7 @@ def test_the_same_method_twice_under_two_names_is_accepted() -> None:
         ("batch_sizes", [0], "batch_sizes[0]: "),
         ("devices", ["tpu"], "devices[0]: Input should be 'auto', 'cpu' or 'cuda'"),
         ("effort", "heroic", "effort: Input should be 'quick', 'standard' or 'rigorous'"),
+        ("order", "sorted", "order: Input should be 'interleaved' or 'blocked'"),
         ("budget_s", -1, "budget_s: Input should be greater than 0"),
         ("limits", {"call_s": 0}, "limits.call_s: "),
         ("methods", [], "methods: List should have at least 1 item"),
@@ -188,7 +189,7 @@ def test_the_founding_suite_is_the_founding_experiment() -> None:
     assert [choice.name for choice in suite.methods] == ["pytorch", "torchscript", "onnxruntime", "quantized"]
     assert (suite.lengths, suite.batch_sizes) == ((64, 128, 256, 512), (1,))
     assert (suite.devices, suite.threads, suite.inputs) == (("auto",), ("auto",), "full")
-    assert suite.effort == "quick"
+    assert (suite.effort, suite.order) == ("quick", "interleaved")
     assert suite.accuracy is not None
     assert (suite.accuracy.dataset, suite.accuracy.max_drop_points) == ("demo", 0.5)
 
@@ -210,6 +211,7 @@ def test_a_request_is_the_same_whatever_the_order_of_hardware_and_libraries() ->
     [
         {"suite": load_suite(None, {"lengths": [64]})},
         {"suite": load_suite(None, {"effort": "standard"})},
+        {"suite": load_suite(None, {"order": "blocked"})},
         {"model": "n"},
         {"classes": ["a"]},
         {"versions": {"torch": "2.12"}},

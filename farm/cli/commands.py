@@ -215,6 +215,32 @@ def methods() -> int:
     return DONE
 
 
+class CheckEffort(StrEnum):
+    """How much a self-check measures."""
+
+    quick = "quick"
+    standard = "standard"
+
+
+@app.command()
+def selfcheck(
+    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about five.")] = CheckEffort.quick,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
+) -> int:
+    """Does this machine measure honestly? Exit code 1 if it does not."""
+    from farm.cli.check_text import TEXT_WIDTH, to_rich
+    from farm.selfcheck import AMOUNTS, check
+
+    screen = make_screen(Console(), quiet)
+    try:
+        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
+    finally:
+        screen.close()
+    _console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
+    return DONE if checked.honest else SOME_FAILED
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Which way of running a transformer encoder is fastest here, by how much, and at what price?"""
