@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from farm import guards
+from tasks.sentinels import USUAL
 
 Row = Mapping[str, Any]
 """One row of MEASUREMENT_SCHEMA; a column that is missing or null is unknown."""
@@ -16,9 +17,6 @@ Row = Mapping[str, Any]
 OWN_RATIO = 0.06
 """The farm and Ray promise to use less than 6 % of one core beside a turn: Ray's services take about 5 %, the cohort's
 process the rest while it waits."""
-
-USUAL = "usual"
-"""The state of a round in which the sentinel found the machine as fast as in most others."""
 
 _SEVERITY = {"steal": "round_steal_ratio", "foreign-cpu": "round_foreign_ratio"}
 """The columns that say how much there was of what a reason names."""

@@ -14,6 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 PURE = (
     "plan",
+    "conditions",
+    "honesty",
+    "caveats",
+    "numerals",
     "schedule",
     "stopping",
     "stats",
@@ -24,6 +28,7 @@ PURE = (
     "quality",
     "rows",
     "records",
+    "schemas",
     "errors",
     "captions",
     "ratios",
@@ -43,7 +48,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.cohort", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.slots", "farm.submit"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
