@@ -224,7 +224,7 @@ class CheckEffort(StrEnum):
 
 @app.command()
 def selfcheck(
-    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about five.")] = CheckEffort.quick,
+    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
 ) -> int:
