@@ -191,7 +191,7 @@ class _Driver:
     def _share_s(self, job: Job) -> float | None:
         """Seconds of the budget that this replica may take."""
         waiting = self._schedule.waiting()
-        pilot = any(other.replica < stats.PILOT_REPLICAS for other in waiting)
+        pilot = any(each.replica < stats.PILOT_REPLICAS for each in (job, *waiting))
         spendable = spendable_s(self._bench.effort, self._bench.budget_s, self._bench.left_s(), pilot)
         if spendable is None:
             return None

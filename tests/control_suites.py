@@ -20,6 +20,10 @@ import yaml
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+PROGRAM = (
+    # A shell lets what it starts in the background ignore Ctrl-C, and the tests may be such a thing.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from farm.cli import main; main()"
+)
 WORDS = ("[PAD]", "[UNK]", "good", "bad", "camera", "battery")
 TEXTS = "text,label\n" + "".join(f"{word} camera number {n},{n % 2}\n" for n, word in enumerate(["good", "bad"] * 4))
 
@@ -58,7 +62,7 @@ class Place:
     def start(self, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
         """Start a `farm` command; output and errors share a pipe."""
         return subprocess.Popen(
-            [sys.executable, "-c", "from farm.cli import main; main()", *arguments],
+            [sys.executable, "-c", PROGRAM, *arguments],
             cwd=self.root,
             env=os.environ | self.environment,
             stdout=subprocess.PIPE,
