@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from farm.actor import die_with_parent
 from farm.errors import FarmError
 from farm.guards import Watch, disturbance, taint_reasons
 from farm.machine import describe_machine
@@ -41,6 +42,7 @@ class CohortProcess:
     """A Ray actor in the slot's placement group, at zero CPU. Every wait here has a limit and learns of a death."""
 
     def __init__(self, slot: Slot, limits: Limits, turn_calls: int = TURN_CALLS) -> None:
+        die_with_parent()  # with Ray's raylet, whatever this process waits for: the cells then end with it
         self._slot = slot
         self._limits = limits
         self._turn_calls = turn_calls
