@@ -12,6 +12,7 @@ from farm.replica import Bench, Evaluation
 from farm.stopping import EFFORTS, Effort
 from farm.suite import Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
+from tasks.calibration import check_disjoint
 from tasks.inputs import build_inputs, encode_sentences
 from tasks.reviews import load_sentences, review_texts
 
@@ -31,6 +32,9 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
         texts: Sequence[str] = review_texts(load_sentences(reporter))
     else:
         texts = dataset.texts
+    if dataset is not None:
+        for source in sorted({str(choice.options["calibration"]) for choice in suite.methods if "calibration" in choice.options}):
+            check_disjoint(source, dataset.texts)
     shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
     inputs = {
         shape: build_inputs(model, texts, length=shape[0], batch_size=shape[1], kind=suite.inputs, count=TIMED_INPUTS)

@@ -48,6 +48,11 @@ def load_dataset(name: str, label_names: Sequence[str] = (), progress: Progress 
     return _evaluation_set(name, texts, [_label_index(name, label, label_names) for label in frame["label"]])
 
 
+def read_texts(name: str) -> tuple[str, ...]:
+    """The texts of a CSV or Parquet file with a column `text`; labels are not looked at. Raises RequestError."""
+    return tuple(str(text) for text in _read_frame(name, ("text",))["text"])
+
+
 def predict(
     call: Callable[[Arrays], Arrays], encoded: Arrays, batch_size: int = 1, trim: bool = False
 ) -> npt.NDArray[np.float32]:
@@ -77,7 +82,7 @@ def _used_columns(mask: npt.NDArray[Any]) -> slice:
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
 
 
-def _read_frame(name: str) -> pd.DataFrame:
+def _read_frame(name: str, columns: tuple[str, ...] = ("text", "label")) -> pd.DataFrame:
     import pandas as pd
 
     path = Path(name).expanduser()
@@ -85,18 +90,18 @@ def _read_frame(name: str) -> pd.DataFrame:
     reader = readers.get(path.suffix.lower())
     if reader is None or not path.is_file():
         raise RequestError(
-            f"accuracy dataset {name}: not known; name 'demo', or an existing .csv or .parquet file with columns "
-            "text and label"
+            f"dataset {name}: not known; name 'demo', or an existing .csv or .parquet file with "
+            f"{' and '.join(columns)} as columns"
         )
     try:
         frame = reader(path)
     except (OSError, ValueError) as error:
-        raise RequestError(f"accuracy dataset {name}: cannot be read: {error}") from error
-    if missing := {"text", "label"} - set(frame.columns):
-        raise RequestError(f"accuracy dataset {name}: has no column {' and no column '.join(sorted(missing))}")
-    frame = frame.dropna(subset=["text", "label"])
+        raise RequestError(f"dataset {name}: cannot be read: {error}") from error
+    if missing := set(columns) - set(frame.columns):
+        raise RequestError(f"dataset {name}: has no column {' and no column '.join(sorted(missing))}")
+    frame = frame.dropna(subset=list(columns))
     if frame.empty:
-        raise RequestError(f"accuracy dataset {name}: has no rows with a text and a label")
+        raise RequestError(f"dataset {name}: has no rows with a {' and a '.join(columns)}")
     return frame
 
 

@@ -118,7 +118,7 @@ def test_a_suite_that_does_not_exist_is_refused(place: Place, capsys: pytest.Cap
 
 def test_a_dataset_that_does_not_exist_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     suite = str(place.suite(methods=list(SUITE), accuracy={"dataset": "gone.csv"}))
-    assert "accuracy dataset gone.csv" in _refusal(capsys, "run", suite)
+    assert "dataset gone.csv: not known" in _refusal(capsys, "run", suite)
 
 
 def test_nothing_is_written_for_a_wrong_request(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

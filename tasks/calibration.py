@@ -1,0 +1,75 @@
+"""Texts that static quantization learns activation ranges from: never those that accuracy is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from farm.errors import RequestError
+from farm.records import ModelInfo, Workload
+from tasks.accuracy import read_texts
+from tasks.inputs import build_inputs
+from tasks.method import Arrays
+from tasks.progress import SilentProgress
+
+DEMO_TEXTS = "demo"
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Settings of a statically quantized method that a suite may give.
+
+    `calibration`: demo (the reviews the demo model was trained on), or a CSV or Parquet file with a column `text`.
+    `samples`: how many inputs of the cell's shape are run to see the ranges of activations.
+    """
+
+    calibration: str = DEMO_TEXTS
+    samples: int = 64
+
+
+def calibration_texts(source: str) -> tuple[str, ...]:
+    """The texts of a calibration source. Raises RequestError where it cannot be read."""
+    if source == DEMO_TEXTS:
+        from tasks.reviews import load_sentences, split_by_review
+
+        split = split_by_review(load_sentences(SilentProgress()))
+        # A few short sentences ("I love it!") stand in reviews on both sides.
+        held_out = {sentence.text for sentence in split.held_out}
+        return tuple(sentence.text for sentence in split.train if sentence.text not in held_out)
+    return read_texts(source)
+
+
+def calibration_inputs(model: ModelInfo, workload: Workload, options: CalibrationOptions) -> list[Arrays]:
+    """`options.samples` inputs of the workload's shape: int64 [batch_size, length] by the model's input names.
+
+    By turns texts that fill the length and single, padded ones: a method meets both, and their ranges differ.
+    """
+    texts = calibration_texts(options.calibration)
+    half = max(1, options.samples // 2)
+    shape = {"length": workload.length, "batch_size": workload.batch_size, "count": half}
+    full = build_inputs(model, texts, kind="full", **shape)
+    padded = build_inputs(model, texts, kind="padded", **shape)
+    return [arrays for pair in zip(full, padded, strict=True) for arrays in pair]
+
+
+def texts_sha256(source: str) -> str:
+    """Digest of a source's texts, for the key of an artifact that was made with them."""
+    return _digest(calibration_texts(source))
+
+
+def check_disjoint(source: str, evaluated: Sequence[str]) -> None:
+    """Raise RequestError where calibration would see texts that accuracy is judged on."""
+    shared = set(calibration_texts(source)) & set(evaluated)
+    if shared:
+        raise RequestError(
+            f"calibration: {len(shared)} texts of '{source}' are in the accuracy data set too, which would flatter "
+            "the method; name other texts with the option calibration, or another accuracy.dataset"
+        )
+
+
+@cache
+def _digest(texts: tuple[str, ...]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
