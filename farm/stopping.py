@@ -26,10 +26,12 @@ class Effort:
 
 
 EFFORTS: Mapping[str, Effort] = {
-    # One replica of everything: an answer within three minutes, set-up included.
+    # One replica of everything: an answer within three minutes, set-up included, so its turns are short and its rounds
+    # many. With more time turns are longer: each begins with a call that is thrown away, a quarter of a turn of three
+    # calls, a sixth of one of five, an eighth of one of seven.
     "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=160, turn_calls=3),
-    "standard": Effort(replicas=5, most_replicas=10, most_rounds=60, half_width=0.02, budget_s=1500, turn_calls=5),
-    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=100, half_width=0.01, budget_s=None, turn_calls=5),
+    "standard": Effort(replicas=5, most_replicas=10, most_rounds=60, half_width=0.02, budget_s=1500, turn_calls=7),
+    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=100, half_width=0.01, budget_s=None, turn_calls=7),
 }
 
 LEAST_ROUNDS = 4
