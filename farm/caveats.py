@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from farm import stats
@@ -20,6 +20,7 @@ from farm.ratios import (
     is_candidate,
     is_unresolved,
     log_ratios_of,
+    mean_is_supported,
 )
 from farm.stopping import EFFORTS
 from tasks.sentinels import USUAL
@@ -114,12 +115,18 @@ def state_lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Speedup by state: {_first_few(texts, 'cells')}."
 
 
-def bootstrap_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Cells whose interval a bootstrap of the same samples contradicts."""
+def bootstrap_lines(rows: Sequence[Row], shared: Collection[int]) -> Iterator[str]:
+    """Cells and geometric means whose interval a bootstrap contradicts. `shared` are the lengths that means cover."""
+    averaged: dict[str, list[Row]] = {}
+    for row in rows:
+        if is_candidate(row) and has_speedup(row) and row["length"] in shared:
+            averaged.setdefault(row["name"], []).append(row)
+    means = [name for name, cells in averaged.items() if mean_is_supported(cells) is False]
     apart = [row for row in rows if row.get("bootstrap_agrees") is False]
-    if apart:
+    named = [*([_cells(apart)] if apart else []), *([f"the geometric mean of {_listed(means)}"] if means else [])]
+    if named:
         yield (
-            f"The bootstrap disagrees with the interval of {_cells(apart)}: most likely one replica is unlike the "
+            f"The bootstrap disagrees with the interval of {'; '.join(named)}: most likely one replica is unlike the "
             "others; look at the samples."
         )
 

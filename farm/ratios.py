@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from farm import stats
+from farm.bootstrap import geometric_mean_cross_check
 
 Row = Mapping[str, Any]
 """One row of SPEEDUP_SCHEMA."""
@@ -65,6 +67,21 @@ def geometric_mean_ratio(rows: Sequence[Row], same_within: float) -> Ratio:
         return Ratio(stats.geometric_mean([row["speedup"] for row in rows]))
     found = stats.geometric_mean_estimate([log_ratios_of(row) for row in rows])
     return Ratio(found.speedup, found.low, found.high, found.kind, stats.verdict(found, same_within))
+
+
+def mean_is_supported(rows: Sequence[Row]) -> bool | None:
+    """Whether a bootstrap supports the interval of the geometric mean over these rows; None where it is not asked.
+
+    It is not where a row has fewer than 8 replicas or no `log_ratios`. Nor over a single row: its own interval is the
+    mean's, and was held against a bootstrap of its samples.
+    """
+    if len(rows) < 2 or not all(row.get("log_ratios") for row in rows):
+        return None
+    cells = [log_ratios_of(row) for row in rows]
+    # The seed is the cells', so that the same measurements give the same table.
+    seed = crc32(" ".join(str(row["cell"]) for row in rows).encode())
+    check = geometric_mean_cross_check(stats.geometric_mean_estimate(cells), cells, seed)
+    return check.agrees if check else None
 
 
 def claims_of(rows: Sequence[Row]) -> Claims | None:

@@ -135,7 +135,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),
             *caveats.state_lines(rows),
-            *caveats.bootstrap_lines(rows),
+            *caveats.bootstrap_lines(rows, scope.shared),
             *caveats.remark_lines(rows),
             *captions.mean_lines(rows, lengths, scope.shared),
             *captions.accuracy_lines(rows),

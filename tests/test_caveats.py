@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from made_up import OLD_COLUMNS, speedup_row, speedup_rows, state, with_changes
@@ -212,6 +214,32 @@ def test_only_a_bootstrap_that_disagrees_is_mentioned() -> None:
     assert "ootstrap" not in footer_of(rows)
     rows = with_changes(rows, "quantized", 128, bootstrap_agrees=False)
     assert "The bootstrap disagrees with the interval of quantized (128): most likely one replica" in footer_of(rows)
+
+
+def replicas_with_one_apart(shift: float) -> list[list[float]]:
+    """Log ratios of ten replicas of four rounds, twice as fast and a per cent apart; the fourth is off by `shift`."""
+    generator = np.random.default_rng(0)
+    means = math.log(2) + generator.normal(0, 0.01, 10) + shift * (np.arange(10) == 3)
+    return (means[:, None] + generator.normal(0, 0.01, (10, 4))).tolist()
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.0, False), (0.3, True)])
+def test_a_geometric_mean_whose_interval_the_bootstrap_contradicts_is_named(shift: float, said: bool) -> None:
+    rows = speedup_rows(64, 128)
+    for length in (64, 128):
+        rows = with_changes(rows, "quantized", length, log_ratios=replicas_with_one_apart(shift))
+    named = "The bootstrap disagrees with the interval of the geometric mean of quantized: most likely"
+    assert (named in footer_of(rows)) == said
+    with_a_cell = with_changes(rows, "onnxruntime", 128, bootstrap_agrees=False)
+    both = "with the interval of onnxruntime (128); the geometric mean of quantized: most likely"
+    assert (both in footer_of(with_a_cell)) == said
+
+
+def test_a_mean_over_lengths_that_not_all_methods_share_is_held_against_the_bootstrap_of_those_it_covers() -> None:
+    rows = with_changes(speedup_rows(64, 128, 256), "onnxruntime", 256, status="failed", speedup=None)
+    for length, shift in ((64, 0.0), (128, 0.0), (256, 2.0)):
+        rows = with_changes(rows, "quantized", length, log_ratios=replicas_with_one_apart(shift))
+    assert "ootstrap" not in footer_of(rows)
 
 
 def test_remarks_about_sound_cells_are_one_line_and_no_footnotes() -> None:
