@@ -181,6 +181,29 @@ def test_all_methods_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert {"control-null", "control-work", "control-crash", "control-hang", "control-wrong"} <= set(listed)
 
 
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"), [((), "nothing is kept"), (("--keep", "checks"), "what was measured is in checks")]
+)
+def test_an_interrupted_check_says_that_there_is_no_verdict_and_that_it_starts_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], left: str
+) -> None:
+    monkeypatch.setattr("farm.selfcheck.check", _interrupt)
+    assert run_app(["selfcheck", *arguments]) == 130
+    assert capsys.readouterr().err == f"farm: interrupted; no verdict; {left}. The same command starts over\n"
+
+
+def test_a_command_that_keeps_nothing_promises_nothing_when_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("farm.machine.describe_machine", _interrupt)
+    assert run_app(["methods"]) == 130
+    assert capsys.readouterr().err == "farm: interrupted\n"
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["--version"]) == 0
     assert capsys.readouterr().out.startswith("farm ")
