@@ -87,12 +87,14 @@ def speedup_table(
     same_within: float = 0.03,
     effort: str | None = None,
     command: str = "farm run",
+    order: str | None = None,
 ) -> SpeedupTable:
     """The table of one run's speedups (rows of SPEEDUP_SCHEMA).
 
     `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
     `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
-    certainty. Rows with a speedup but without `log_ratios` get means without an interval.
+    certainty, `order` (the suite's) for the one that warns of blocked order. Rows with a speedup but without
+    `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -103,7 +105,8 @@ def speedup_table(
     ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
     run = _Run(tuple(rows), methods, same_within, effort)
     blocks = tuple(_block(group, run) for _, group in ordered)
-    return SpeedupTable(_title(rows), blocks, tuple(captions.table_lines(rows, same_within, effort, command)))
+    footer = tuple(captions.table_lines(rows, same_within, effort, command, order))
+    return SpeedupTable(_title(rows), blocks, footer)
 
 
 def _title(rows: Sequence[Row]) -> str:

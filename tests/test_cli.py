@@ -158,6 +158,14 @@ def test_the_plan_shows_cohorts_and_cells(place: Place, capsys: pytest.CaptureFi
     assert "effort quick: 1 replica of each cohort, at most" in shown
 
 
+@pytest.mark.parametrize(("order", "said"), [("blocked", True), ("interleaved", False)])
+def test_the_plan_says_where_the_order_is_blocked(
+    place: Place, capsys: pytest.CaptureFixture[str], order: str, said: bool
+) -> None:
+    assert run_app(["plan", str(place.suite(methods=list(SUITE), order=order))]) == 0
+    assert ("order blocked: all turns of one cell, then of the next" in capsys.readouterr().out) == said
+
+
 def test_the_plan_refuses_what_a_run_would(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     said = _refusal(capsys, "plan", str(place.suite(methods=list(SUITE), threads=[999])))
     assert "threads: 999 is more than the" in said
