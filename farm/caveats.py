@@ -22,6 +22,7 @@ from farm.ratios import (
     is_unresolved,
     log_ratios_of,
     mean_is_supported,
+    pilot_of,
 )
 from farm.stopping import EFFORTS
 from tasks.sentinels import USUAL
@@ -148,7 +149,7 @@ def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
 def _twins_apart(run: Sequence[Row]) -> list[Row]:
     """The twins that differ from their baseline even when all of the run are judged together."""
     judged = [row for row in run if row.get("role") == "twin" and has_speedup(row) and row.get("log_ratios")]
-    adjusted = holm([stats.estimate(log_ratios_of(row)).p_value for row in judged])
+    adjusted = holm([stats.estimate(log_ratios_of(row), pilot=pilot_of([row])).p_value for row in judged])
     apart = [row for row, p_value in zip(judged, adjusted, strict=True) if p_value < FALSE_CLAIMS]
     return sorted(apart, key=lambda row: row["length"])
 
