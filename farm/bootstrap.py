@@ -152,7 +152,9 @@ class _Cell:
     def of_samples(cls, replicas: Sequence[Replica]) -> _Cell:
         ratios = [[np.median(turns.baseline) / np.median(turns.method) for turns in replica] for replica in replicas]
         baseline, method = zip(*(turns for replica in replicas for turns in replica), strict=True)
-        return replace(cls.of_rounds([np.log(each) for each in ratios]), samples=(_Turns.of(baseline), _Turns.of(method)))
+        return replace(
+            cls.of_rounds([np.log(each) for each in ratios]), samples=(_Turns.of(baseline), _Turns.of(method))
+        )
 
     def resampled_means(self, drawn: IntArray, generator: np.random.Generator) -> FloatArray:
         """Mean log ratios of resampled replicas, one for each replica number in `drawn`."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from farm.errors import RequestError
+from farm.guardian import Guardian
 from farm.machine import describe_machine
 from farm.records import Device, Machine, Slot
 
@@ -53,30 +54,32 @@ class Node:
 def connected(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start a private one on this machine that ends with this block.
 
+    The private one ends with this process too, however that ends.
     Raises RequestError where no cluster answers.
     """
     # Read by Ray at start: what it would print or report about itself does not belong on a benchmark's screen.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _system_config=PRIVATE_CLUSTER,
-                **quiet,
-            )
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = address or "local"
-        raise RequestError(f"--address {where}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
-    try:
+    with ExitStack() as ends:
+        try:
+            if address is None:
+                guardian = ends.enter_context(closing(Guardian()))
+                with guardian.marking():
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        object_store_memory=OBJECT_STORE_BYTES,
+                        _system_config=PRIVATE_CLUSTER,
+                        **quiet,
+                    )
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(f"--address {address or 'local'}: no Ray cluster answers there: {reason}") from error
+        ends.callback(ray.shutdown)
         yield
-    finally:
-        ray.shutdown()
 
 
 def discover_nodes() -> list[Node]:

@@ -215,7 +215,9 @@ def test_a_table_that_reached_its_aim_asks_for_nothing(effort: str) -> None:
     assert not any("certainty" in line for line in table.footer)
 
 
-@pytest.mark.parametrize(("asked", "said"), [({"order": "blocked"}, True), ({"order": "interleaved"}, False), ({}, False)])
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"order": "blocked"}, True), ({"order": "interleaved"}, False), ({}, False)]
+)
 def test_a_run_in_blocked_order_says_what_its_intervals_leave_out(
     tmp_path: Path, asked: dict[str, str], said: bool
 ) -> None:
