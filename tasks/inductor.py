@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,9 +27,16 @@ PRODUCT_KERNELS = ("mkl_linear", "qlinear", "linear_pointwise", "addmm", "mm", "
 """Operators that multiply matrices, as the profiler names them; attention has operators of its own."""
 
 
+def import_compiler() -> None:
+    """Import Inductor without the pool of compiling processes that it starts by itself: they would run beside calls."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    import torch._inductor.compile_fx
+    import torch._inductor.package  # noqa: F401
+
+
 def compiler_settings(freezing: bool, max_autotune: bool) -> dict[str, Any]:
-    """Inductor's settings. One compile thread: a pool of compiling processes would outlive what it was for."""
-    settings: dict[str, Any] = {"freezing": freezing, "compile_threads": 1}
+    """Inductor's settings."""
+    settings: dict[str, Any] = {"freezing": freezing}
     if max_autotune:
         settings |= {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
     return settings
@@ -115,13 +124,20 @@ class TorchCompileFp32(TorchMethod):
             "processor": processor_digest(),
         }
 
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Import the model's class and the compiler."""
+        super().import_runtime(model)
+        import_compiler()
+
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Compile once and save what Inductor would otherwise do again in every cell."""
         import torch
+        from torch._inductor.utils import fresh_cache
 
         torch._dynamo.reset()
-        self._compiled(model, workload)
-        saved = torch.compiler.save_cache_artifacts()
+        with fresh_cache():
+            self._compiled(model, workload)
+            saved = torch.compiler.save_cache_artifacts()
         if saved is not None:
             (folder / CACHE).write_bytes(saved[0])
 
@@ -129,6 +145,8 @@ class TorchCompileFp32(TorchMethod):
         """Load the cache and the checkpoint, and compile: torch.compile does its work at the first call, made here."""
         import torch
 
+        # A folder for each artifact: what other versions or a user left in Inductor's own folder must not be found.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"inference-farm-{folder.name}")
         cache = folder / CACHE
         if cache.exists():
             torch.compiler.load_cache_artifacts(cache.read_bytes())
@@ -136,13 +154,12 @@ class TorchCompileFp32(TorchMethod):
 
     def _compiled(self, model: ModelInfo, workload: Workload) -> CompiledCallable:
         import torch
-        import torch._inductor.config as inductor
 
         options = CompileOptions(**workload.options)
         use_threads(workload)
         module = load_module(model).to(getattr(torch, self.dtype))
-        inductor.load_config({**inductor.get_config_copy(), **compiler_settings(options.freezing, options.max_autotune)})
-        compiled = torch.compile(module, dynamic=False)
+        settings = compiler_settings(options.freezing, options.max_autotune)
+        compiled = torch.compile(module, dynamic=False, options=settings)
         callable_ = CompiledCallable(compiled, model, workload, expected_dtype=self.dtype)
         callable_(callable_.example(workload))
         return callable_
@@ -220,6 +237,7 @@ class AotFp32(TorchMethod):
         """Export, rewrite, and compile with the cell's number of threads."""
         import torch
         from torch._inductor import aoti_compile_and_package
+        from torch._inductor.utils import fresh_cache
 
         from tasks.exported import example_inputs, export_again, export_module
 
@@ -228,9 +246,10 @@ class AotFp32(TorchMethod):
             module, facts = self.rewrite(export_module(model, workload, pruned=self.prunes_last_layer), model, workload)
             (folder / FACTS).write_text(json.dumps(facts))
             program = export_again(module, example_inputs(model, workload))
-            aoti_compile_and_package(
-                program, package_path=str(folder / PACKAGE), inductor_configs=self.settings(workload)
-            )
+            with fresh_cache():
+                aoti_compile_and_package(
+                    program, package_path=str(folder / PACKAGE), inductor_configs=self.settings(workload)
+                )
 
     def rewrite(self, module: Any, model: ModelInfo, workload: Workload) -> tuple[Any, dict[str, Any]]:
         """What is compiled instead of the exported module, and facts about it for the proof; by itself, no change."""
@@ -243,9 +262,9 @@ class AotFp32(TorchMethod):
         return compiler_settings(options.freezing, options.max_autotune)
 
     def import_runtime(self, model: ModelInfo) -> None:
-        """The package needs PyTorch alone."""
+        """The package needs PyTorch and its loader alone."""
         del model
-        import torch  # noqa: F401
+        import_compiler()
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Open the package."""
