@@ -16,7 +16,7 @@ from zipfile import ZipFile
 from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Loaded, library_versions
-from tasks.processors import needs_bf16
+from tasks.processors import compiler_targets, needs_bf16
 from tasks.pytorch import EagerCallable, TorchCallable, TorchMethod, load_module, use_threads
 
 PACKAGE = "model.pt2"
@@ -106,13 +106,8 @@ class CompileOptions:
     max_autotune: bool = False
 
 
-class TorchCompileFp32(TorchMethod):
-    """torch.compile at a static shape. What it compiled while preparing is loaded from Inductor's own cache."""
-
-    id: ClassVar[str] = "pytorch-fp32-compile"
-    about: ClassVar[str] = "torch.compile (Inductor), FP32, static shape"
-    dtype: ClassVar[str] = "float32"
-    Options: ClassVar[type] = CompileOptions
+class InductorMethod(TorchMethod):
+    """What compiling in the cell and ahead of time share."""
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Compiled code is made for a shape, a number of threads and the instruction sets of this CPU."""
@@ -121,8 +116,17 @@ class TorchCompileFp32(TorchMethod):
             "shape": [workload.batch_size, workload.length],
             "threads": workload.threads,
             "device": workload.device,
-            "processor": processor_digest(),
+            "instruction_sets": compiler_targets(),
         }
+
+
+class TorchCompileFp32(InductorMethod):
+    """torch.compile at a static shape. What it compiled while preparing is loaded from Inductor's own cache."""
+
+    id: ClassVar[str] = "pytorch-fp32-compile"
+    about: ClassVar[str] = "torch.compile (Inductor), FP32, static shape"
+    dtype: ClassVar[str] = "float32"
+    Options: ClassVar[type] = CompileOptions
 
     def import_runtime(self, model: ModelInfo) -> None:
         """Import the model's class and the compiler."""
@@ -213,7 +217,7 @@ class PackageCallable(TorchCallable):
             raise ProofFailedError(f"quantized products ran: {quantized}")
 
 
-class AotFp32(TorchMethod):
+class AotFp32(InductorMethod):
     """AOTInductor: exported, compiled to a shared library with its weights, and loaded without compiling anything."""
 
     id: ClassVar[str] = "pytorch-fp32-aot"
@@ -222,16 +226,6 @@ class AotFp32(TorchMethod):
     Options: ClassVar[type] = CompileOptions
     proving: ClassVar[type[PackageCallable]] = PackageCallable
     prunes_last_layer: ClassVar[bool] = False
-
-    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Compiled code is made for a shape, a number of threads and the instruction sets of this CPU."""
-        return {
-            **library_versions("torch", "transformers"),
-            "shape": [workload.batch_size, workload.length],
-            "threads": workload.threads,
-            "device": workload.device,
-            "processor": processor_digest(),
-        }
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export, rewrite, and compile with the cell's number of threads."""
@@ -292,10 +286,3 @@ def generated_code(package: Path) -> dict[str, Any]:
     kernels = Counter(re.findall(r"cpp_(CppMicroGemm\w*?)_\d+", text))
     calls = Counter(re.findall(r"aoti_torch_cpu_(\w*(?:linear|mm|attention)\w*)\(", text))
     return {"generated_products": dict(kernels), "library_calls": dict(calls)}
-
-
-def processor_digest() -> list[str]:
-    """The instruction sets that decide what code Inductor writes."""
-    import torch
-
-    return [str(torch.backends.cpu.get_cpu_capability())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from farm.errors import MethodUnsupportedError
@@ -21,9 +22,19 @@ def needs_bf16(method_id: str, machine: Machine) -> None:
 
 def computes_bf16() -> bool:
     """Whether the CPU of this process multiplies BF16 matrices."""
+    return bool(BF16_SETS & _flags())
+
+
+def compiler_targets() -> list[str]:
+    """The instruction sets of this CPU that decide what code a compiler writes for it, sorted."""
+    wide = ("avx2", "avx512", "avx_vnni", "avx10", "amx", "fma", "asimd", "sve", "i8mm", "bf16")
+    return sorted(flag for flag in _flags() if flag.startswith(wide))
+
+
+@cache
+def _flags() -> frozenset[str]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
-    return bool(BF16_SETS & set(flags.split()))
+        return frozenset()
+    return frozenset(next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split())
