@@ -16,6 +16,7 @@ from zipfile import ZipFile
 from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Loaded, library_versions
+from tasks.onednn import executed_kernels
 from tasks.processors import compiler_targets, needs_bf16
 from tasks.pytorch import EagerCallable, TorchCallable, TorchMethod, load_module, use_threads
 
@@ -78,6 +79,7 @@ class CompiledCallable(EagerCallable):
             "torch_threads": torch.get_num_threads(),
             "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
             "matrix_operators": matrix_operators(profiled_operators(lambda: self(example))),
+            "onednn_kernels": executed_kernels(lambda: self(example)),
             "compiled_graphs": compiled,
             "graph_breaks": sum(breaks.values()),
             "recompiles": int(counters["stats"]["unique_graphs"]) - compiled,
@@ -198,8 +200,14 @@ class PackageCallable(TorchCallable):
 
     def proof(self) -> Mapping[str, Any]:
         """Threads, matrix operators that ran, and what the package was made of."""
-        executed = matrix_operators(profiled_operators(lambda: self(self.example(self._workload))))
-        evidence = {"torch_threads": self._torch.get_num_threads(), "matrix_operators": executed, **self._facts}
+        example = self.example(self._workload)
+        executed = matrix_operators(profiled_operators(lambda: self(example)))
+        evidence = {
+            "torch_threads": self._torch.get_num_threads(),
+            "matrix_operators": executed,
+            "onednn_kernels": executed_kernels(lambda: self(example)),
+            **self._facts,
+        }
         if self._torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(
                 f"PyTorch uses {self._torch.get_num_threads()} threads, not {self._workload.threads}"

@@ -13,6 +13,7 @@ from annotated_types import Gt
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.onednn import executed_kernels
 from tasks.padding import trimmed
 from tasks.processors import needs_bf16
 
@@ -129,6 +130,7 @@ class EagerCallable(TorchCallable):
             "attention": self.module.config._attn_implementation,
             "matrix_products": products,
             "linear_layers": dict(linear),
+            "onednn_kernels": executed_kernels(lambda: self(self.example(self._workload))),
         }
         if torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")
