@@ -75,11 +75,12 @@ class CompiledCallable(EagerCallable):
         example = self.example(self._workload)
         compiled = int(counters["stats"]["unique_graphs"])
         breaks = dict(counters["graph_break"])
+        operators, kernels = executed_kernels(lambda: profiled_operators(lambda: self(example)))
         evidence = {
             "torch_threads": torch.get_num_threads(),
             "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
-            "matrix_operators": matrix_operators(profiled_operators(lambda: self(example))),
-            "onednn_kernels": executed_kernels(lambda: self(example)),
+            "matrix_operators": matrix_operators(operators),
+            "onednn_kernels": kernels,
             "compiled_graphs": compiled,
             "graph_breaks": sum(breaks.values()),
             "recompiles": int(counters["stats"]["unique_graphs"]) - compiled,
@@ -201,11 +202,12 @@ class PackageCallable(TorchCallable):
     def proof(self) -> Mapping[str, Any]:
         """Threads, matrix operators that ran, and what the package was made of."""
         example = self.example(self._workload)
-        executed = matrix_operators(profiled_operators(lambda: self(example)))
+        operators, kernels = executed_kernels(lambda: profiled_operators(lambda: self(example)))
+        executed = matrix_operators(operators)
         evidence = {
             "torch_threads": self._torch.get_num_threads(),
             "matrix_operators": executed,
-            "onednn_kernels": executed_kernels(lambda: self(example)),
+            "onednn_kernels": kernels,
             **self._facts,
         }
         if self._torch.get_num_threads() != self._workload.threads:

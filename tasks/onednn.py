@@ -8,14 +8,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 PRIMITIVES = ("matmul", "inner_product", "convolution")
 """Primitives that multiply matrices; reorders and elementwise ones are not looked at."""
 
 
-def executed_kernels(call: Callable[[], Any]) -> dict[str, int]:
-    """Run `call` once; how often each oneDNN kernel multiplied matrices, by implementation and types of its data.
+def executed_kernels(call: Callable[[], Result]) -> tuple[Result, dict[str, int]]:
+    """Run `call` once; its result, and how often each oneDNN kernel multiplied matrices.
+
+    Kernels are named by implementation and types of their data.
 
     The implementation names the instruction set (`brg_matmul:avx512_core_vnni`, `..._amx`). Empty where PyTorch was
     built without oneDNN, or where other libraries did the work.
@@ -23,10 +27,10 @@ def executed_kernels(call: Callable[[], Any]) -> dict[str, int]:
     import torch
 
     if not torch.backends.mkldnn.is_available():
-        return {}
+        return call(), {}
     with _output() as written, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-        call()
-    return dict(Counter(kernel for line in written() if (kernel := parse(line)) is not None))
+        result = call()
+    return result, dict(Counter(kernel for line in written() if (kernel := parse(line)) is not None))
 
 
 def parse(line: str) -> str | None:

@@ -121,7 +121,8 @@ class EagerCallable(TorchCallable):
     def proof(self) -> Mapping[str, Any]:
         """Threads, parameter dtypes, and the executed matrix products by dtype."""
         torch = self._torch
-        products = executed_products(lambda: self(self.example(self._workload)))
+        example = self.example(self._workload)
+        products, kernels = executed_kernels(lambda: executed_products(lambda: self(example)))
         kinds = (type(module) for module in self.module.modules())
         linear = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__name__ == "Linear")
         evidence = {
@@ -130,7 +131,7 @@ class EagerCallable(TorchCallable):
             "attention": self.module.config._attn_implementation,
             "matrix_products": products,
             "linear_layers": dict(linear),
-            "onednn_kernels": executed_kernels(lambda: self(self.example(self._workload))),
+            "onednn_kernels": kernels,
         }
         if torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")

@@ -34,7 +34,7 @@ def test_a_product_by_onednn_is_seen_with_its_kernel(capfd: pytest.CaptureFixtur
     import torch
 
     weights = torch.randn(64, 64).to_mkldnn()
-    seen = executed_kernels(lambda: torch.ops.aten.mkldnn_linear(torch.randn(8, 64).to_mkldnn(), weights, None))
+    _, seen = executed_kernels(lambda: torch.ops.aten.mkldnn_linear(torch.randn(8, 64).to_mkldnn(), weights, None))
     assert sum(seen.values()) == 1
     assert next(iter(seen)).endswith("f32-f32-f32")
     assert "onednn_verbose" not in capfd.readouterr().out
