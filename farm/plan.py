@@ -181,9 +181,7 @@ def _twin_id(baseline: Cell, name: str) -> str:
     return f"{name}{TWIN_SUFFIX}{baseline.cell.removeprefix(name)}"
 
 
-def _packs(
-    cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: ModelInfo, slot: Slot
-) -> list[list[Cell]]:
+def _packs(cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: ModelInfo, slot: Slot) -> list[list[Cell]]:
     """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin.
 
     Methods that the suite compares directly stay together. Raises RequestError where they do not fit together.
@@ -210,7 +208,7 @@ def _groups(cells: Sequence[Cell], compare: Sequence[Sequence[str]]) -> list[lis
         partners = {name for names in compare if cell.name in names for name in names}
         joined = [group for group in groups if partners & {each.name for each in group}]
         rest = [group for group in groups if group not in joined]
-        groups = rest + [[*(each for group in joined for each in group), cell]]
+        groups = [*rest, [*(each for group in joined for each in group), cell]]
     order = list(cells)
     return sorted(groups, key=lambda group: order.index(group[0]))
 

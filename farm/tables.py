@@ -94,7 +94,8 @@ def speedup_table(
 
     `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
     `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
-    certainty; `compare` has the suite's groups of methods to compare directly. Rows with a speedup but without `log_ratios` get means without an interval.
+    certainty; `compare` has the suite's groups of methods to compare directly. Rows with a speedup but without
+    `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
     groups: dict[tuple[Any, ...], list[Row]] = {}

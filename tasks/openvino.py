@@ -161,7 +161,7 @@ class OpenVinoFp32(Method):
         converted = openvino.convert_model(export_again(module, example_inputs(model, workload)))
         shape = [workload.batch_size, workload.length]
         # The converter leaves shapes open; with them fixed the runtime plans its memory and picks kernels once.
-        converted.reshape({name: shape for name in model.input_names})
+        converted.reshape(dict.fromkeys(model.input_names, shape))
         return converted
 
 

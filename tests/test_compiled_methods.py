@@ -18,8 +18,8 @@ from tasks.method import Arrays, Loaded, find_method
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
-EXACT = ("pytorch-fp32-compile", "pytorch-fp32-aot", "pytorch-fp32-aot-pruned", "openvino-fp32", "openvino-fp32-pruned")
-INT8 = ("pytorch-int8-pt2e", "pytorch-int8-pt2e-dynamic", "pytorch-int8-pt2e-pruned", "openvino-int8")
+EXACT = ("pytorch-fp32-compile", "pytorch-fp32-aot-pruned", "openvino-fp32", "openvino-fp32-pruned")
+INT8 = ("pytorch-int8-pt2e", "pytorch-int8-pt2e-dynamic", "openvino-int8")
 TEXTS = ("the camera is good .", "not the battery , very bad", "sound is good , picture very bad .")
 QUICK = {"samples": 4}
 
@@ -119,21 +119,21 @@ def test_a_module_that_was_not_compiled_fails_the_proof(bench: Bench) -> None:
 def test_after_its_proof_another_shape_is_an_error_and_no_recompilation(bench: Bench) -> None:
     call = bench.load("pytorch-fp32-compile")
     call.proof()
-    with pytest.raises(Exception, match="[Rr]ecompil"):
+    with pytest.raises(Exception, match=r"[Rr]ecompil"):
         call({name: array[:, :7] for name, array in bench.inputs.items()})
 
 
 def test_an_int8_package_under_the_name_of_fp32_fails_the_proof(bench: Bench) -> None:
-    call = bench.load("pytorch-fp32-aot", artifact_of="pytorch-int8-pt2e")
+    call = bench.load("pytorch-fp32-aot-pruned", artifact_of="pytorch-int8-pt2e")
     with pytest.raises(ProofFailedError, match="quantized products ran"):
         call.proof()
 
 
 def test_a_float_package_under_the_name_of_int8_fails_the_proof(bench: Bench) -> None:
-    call = bench.load("pytorch-fp32-aot")
+    call = bench.load("pytorch-fp32-aot-pruned")
     quantized = bench.load("pytorch-int8-pt2e")
-    quantized.module = call.module
-    with pytest.raises(ProofFailedError, match="no int8 product ran"):
+    quantized.module, quantized._facts = call.module, call._facts | {"linear_layers": 14, "quantized_layers": 14}
+    with pytest.raises(ProofFailedError, match="of 14 linear layers 0 call oneDNN's int8 products"):
         quantized.proof()
 
 

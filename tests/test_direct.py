@@ -44,7 +44,12 @@ def test_rows_of_different_cohorts_or_rounds_are_not_compared() -> None:
 
 
 def test_a_table_has_the_comparisons_its_suite_asks_for() -> None:
-    rows = [speedup_row("pytorch"), speedup_row("pytorch~twin"), _noisy("quantized", 64, 2.0), _noisy("pruned", 64, 3.0)]
+    rows = [
+        speedup_row("pytorch"),
+        speedup_row("pytorch~twin"),
+        _noisy("quantized", 64, 2.0),
+        _noisy("pruned", 64, 3.0),
+    ]
     assert any("Directly over quantized: pruned 1.50x" in line for line in _footer(rows, GROUP))
     assert not any("Directly" in line for line in _footer(rows, []))
 

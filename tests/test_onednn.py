@@ -20,7 +20,10 @@ from tasks.onednn import executed_kernels, parse
             "src_bf16::blocked:ab::f0 wei_bf16:a:blocked:BA16a64b2a::f0 dst_bf16::blocked:ab::f0,attr,,mb64,0.1",
             "brgemm:avx512_core_amx bf16-bf16-bf16",
         ),
-        ("onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32::blocked:ab::f0 dst:f32::,,,1x1,0.1", None),
+        (
+            "onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src:f32::blocked:ab::f0 dst:f32::,,,1x1",
+            None,
+        ),
         ("onednn_verbose,v1,info,cpu,isa:Intel AVX-512", None),
         ("something else that the cell printed", None),
     ],

@@ -161,7 +161,7 @@ def test_methods_that_are_compared_directly_stand_in_one_pack() -> None:
 
 
 def test_groups_that_share_a_method_stay_together() -> None:
-    packs = _comparing(8 * GIB, ["m1", "m5"], ["m5", "m7"])
+    packs = _comparing(10 * GIB, ["m1", "m5"], ["m5", "m7"])
     assert {"m1", "m5", "m7"} <= set(packs[0])
 
 
