@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,47 +64,39 @@ def paired_turns(
     return [PairedTurns(np.asarray(baseline_rounds[each]), np.asarray(method_rounds[each])) for each in usable]
 
 
-def studentized_interval(
-    replicas: Sequence[Replica], seed: int, draws: int = DRAWS, judged: int | None = None
-) -> tuple[float, float]:
-    """The 95 % interval of one cell's speedup, (low, high); replicas without a paired round are ignored.
-
-    Each draw takes replicas with replacement, of each its rounds, of each round its samples, and forms the distance
-    of its mean log ratio from the measured one, over its standard error. That error is the deviation of the first
-    `judged` replicas, as in the interval of Stein's two-stage rule; None: of all. Replica means are smoothed with a
-    normal kernel of s / sqrt(n) (T. Hesterberg, What Teachers Should Know About the Bootstrap, The American
-    Statistician 69, 2015), as eight of them alone leave too many draws of a few values over and over. Raises
-    ValueError for fewer than two replicas.
-    """
-    cell = _Cell.of(replicas)
-    return _interval([cell], judged or len(cell.log_ratios), seed, draws)
-
-
 def cross_check(
     estimate: Estimate, replicas: Sequence[Replica], seed: int, pilot: int = PILOT_REPLICAS
 ) -> CrossCheck | None:
     """Whether the bootstrap agrees with a cell's estimate, made from the same replicas in the same order.
 
-    None below `BOOTSTRAP_REPLICAS` replicas. `pilot` is the one that the estimate was made with.
+    Each draw takes replicas with replacement, of each its rounds, of each round its samples, and forms the distance
+    of its mean log ratio from the measured one, over its standard error. That error is the deviation of the first
+    `pilot` replicas, as in the estimate. Replica means are smoothed with a normal kernel of s / sqrt(n) (T. Hesterberg,
+    What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015), as eight of them alone leave
+    too many draws of a few values over and over. Replicas without a paired round are ignored; None below
+    `BOOTSTRAP_REPLICAS` others.
     """
-    return geometric_mean_cross_check(estimate, [replicas], seed, pilot)
+    used = [replica for replica in replicas if len(replica)]
+    return _check(estimate, [_Cell.of_samples(used)], seed, pilot) if len(used) >= BOOTSTRAP_REPLICAS else None
 
 
 def geometric_mean_cross_check(
-    estimate: Estimate, cells: Sequence[Sequence[Replica]], seed: int, pilot: int = PILOT_REPLICAS
+    estimate: Estimate,
+    log_ratios_per_cell: Sequence[Sequence[FloatArray]],
+    seed: int,
+    pilot: int = PILOT_REPLICAS,
 ) -> CrossCheck | None:
-    """The same for a geometric mean over cells: their replicas of one number are resampled together.
+    """The same for a geometric mean over cells, from what it was made of (`stats.geometric_mean_estimate`).
 
-    The distribution of the mean over its error comes from the replicas that all cells have; the mean and its error
-    from all. None where a cell has fewer than `BOOTSTRAP_REPLICAS` replicas, or there is no cell.
+    Replicas of one number are resampled together over the cells, then the rounds of each; what the samples of a round
+    differ by is in its log ratio already. The distribution of the mean over its error comes from the replicas that all
+    cells have; the mean and its error from all. None where a cell has fewer than `BOOTSTRAP_REPLICAS` replicas, or
+    there is no cell.
     """
-    shared = min((sum(len(replica) > 0 for replica in replicas) for replicas in cells), default=0)
-    if shared < BOOTSTRAP_REPLICAS:
+    used = [[np.asarray(rounds) for rounds in replicas if len(rounds)] for replicas in log_ratios_per_cell]
+    if min(map(len, used), default=0) < BOOTSTRAP_REPLICAS:
         return None
-    low, high = _interval([_Cell.of(replicas) for replicas in cells], min(pilot, shared), seed, DRAWS)
-    half = math.log(estimate.high / estimate.low) / 2
-    apart = max(abs(math.log(low / estimate.low)), abs(math.log(high / estimate.high)))
-    return CrossCheck(low, high, agrees=apart <= DISAGREEMENT * half)
+    return _check(estimate, [_Cell.of_rounds(replicas) for replicas in used], seed, pilot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,54 +133,61 @@ class _Turns:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One cell's replicas, laid out for resampling; `first` is each replica's first turn, `rounds` its number."""
+    """One cell's replicas, laid out for resampling; `first` is each replica's first round, `rounds` their number.
 
-    log_ratios: list[FloatArray]
-    baseline: _Turns
-    method: _Turns
+    `samples` are the turns behind the rounds, the baseline's and the method's; None: rounds are taken as they are.
+    """
+
+    log_ratios: Sequence[FloatArray]
     first: IntArray
     rounds: IntArray
+    samples: tuple[_Turns, _Turns] | None = None
 
     @classmethod
-    def of(cls, replicas: Sequence[Replica]) -> _Cell:
-        used = [replica for replica in replicas if len(replica)]
-        if len(used) < 2:
-            raise ValueError("resampling needs at least two replicas with a paired round")
-        rounds = np.array([len(replica) for replica in used])
-        return cls(
-            log_ratios=[
-                np.log([np.median(turns.baseline) / np.median(turns.method) for turns in replica]) for replica in used
-            ],
-            baseline=_Turns.of([turns.baseline for replica in used for turns in replica]),
-            method=_Turns.of([turns.method for replica in used for turns in replica]),
-            first=np.cumsum(rounds) - rounds,
-            rounds=rounds,
-        )
+    def of_rounds(cls, log_ratios: Sequence[FloatArray]) -> _Cell:
+        rounds = np.array([len(replica) for replica in log_ratios])
+        return cls(log_ratios, np.cumsum(rounds) - rounds, rounds)
+
+    @classmethod
+    def of_samples(cls, replicas: Sequence[Replica]) -> _Cell:
+        ratios = [[np.median(turns.baseline) / np.median(turns.method) for turns in replica] for replica in replicas]
+        baseline, method = zip(*(turns for replica in replicas for turns in replica), strict=True)
+        return replace(cls.of_rounds([np.log(each) for each in ratios]), samples=(_Turns.of(baseline), _Turns.of(method)))
 
     def resampled_means(self, drawn: IntArray, generator: np.random.Generator) -> FloatArray:
         """Mean log ratios of resampled replicas, one for each replica number in `drawn`."""
         rounds = self.rounds[drawn][..., np.newaxis]
         columns = np.arange(self.rounds.max())
-        turns = (generator.random((*drawn.shape, len(columns))) * rounds).astype(np.int64)
-        turns += self.first[drawn][..., np.newaxis]
-        ratios = self.baseline.log_medians(turns, generator) - self.method.log_medians(turns, generator)
+        chosen = (generator.random((*drawn.shape, len(columns))) * rounds).astype(np.int64)
+        chosen += self.first[drawn][..., np.newaxis]
+        ratios = self._resampled_ratios(chosen, generator)
         return np.asarray(np.sum(ratios * (columns < rounds), axis=-1) / rounds[..., 0], dtype=np.float64)
 
+    def _resampled_ratios(self, chosen: IntArray, generator: np.random.Generator) -> FloatArray:
+        if self.samples is None:
+            return np.concatenate(self.log_ratios)[chosen]
+        baseline, method = self.samples
+        return baseline.log_medians(chosen, generator) - method.log_medians(chosen, generator)
 
-def _interval(cells: Sequence[_Cell], judged: int, seed: int, draws: int) -> tuple[float, float]:
-    """The mean over all replicas of all cells, less its error times the tails of the resampled distances."""
+
+def _check(estimate: Estimate, cells: Sequence[_Cell], seed: int, pilot: int) -> CrossCheck:
+    """Hold the estimate against the mean over all replicas of all cells, less its error times the resampled tails."""
     all_replicas = [cell.log_ratios for cell in cells]
+    judged = min(pilot, *map(len, all_replicas))
     mean = float(np.mean([replica_means(replicas).mean() for replicas in all_replicas]))
     error = math.sqrt(variance_over_replicas(all_replicas, judged))
-    low_tail, high_tail = _tails(cells, judged, np.random.default_rng(seed), draws)
-    return math.exp(mean - high_tail * error), math.exp(mean - low_tail * error)
+    low_tail, high_tail = _tails(cells, judged, np.random.default_rng(seed))
+    low, high = math.exp(mean - high_tail * error), math.exp(mean - low_tail * error)
+    half = math.log(estimate.high / estimate.low) / 2
+    apart = max(abs(math.log(low / estimate.low)), abs(math.log(high / estimate.high)))
+    return CrossCheck(low, high, agrees=apart <= DISAGREEMENT * half)
 
 
-def _tails(cells: Sequence[_Cell], judged: int, generator: np.random.Generator, draws: int) -> tuple[float, float]:
+def _tails(cells: Sequence[_Cell], judged: int, generator: np.random.Generator) -> tuple[float, float]:
     """The 2.5 % and 97.5 % quantiles of the resampled mean's distance from the mean, over its standard error."""
     shared = min(len(cell.log_ratios) for cell in cells)
     moments = np.mean([replica_means(cell.log_ratios[:shared]) for cell in cells], axis=0)
-    drawn = generator.integers(0, shared, (draws, shared))
+    drawn = generator.integers(0, shared, (DRAWS, shared))
     means = np.mean([cell.resampled_means(drawn, generator) for cell in cells], axis=0)
     means += generator.normal(0, np.std(moments, ddof=1) / math.sqrt(shared), means.shape)
     errors = np.std(means[:, :judged], axis=1, ddof=1) / math.sqrt(shared)

@@ -33,11 +33,18 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Accuracy on {number} held-out texts; in brackets the change from the baseline in points."
 
 
-def table_lines(rows: Sequence[Row], same_within: float, effort: str | None, command: str) -> Iterator[str]:
+def table_lines(
+    rows: Sequence[Row], same_within: float, effort: str | None, command: str, order: str | None
+) -> Iterator[str]:
     """How to read the table, what its intervals leave out, and last how to ask for more certainty."""
     if not rows:
         yield "`farm run` measures; rows appear as each cohort ends."
         return
+    if order == "blocked":
+        yield (
+            "Blocked order: all turns of one cell came before the next one's, so what drifted meanwhile is in the "
+            "ratios, and intervals need not cover it."
+        )
     kinds = {row.get("interval") for row in rows}
     if kinds != {None}:
         yield (

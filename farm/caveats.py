@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from farm import stats
@@ -20,6 +21,8 @@ from farm.ratios import (
     is_candidate,
     is_unresolved,
     log_ratios_of,
+    mean_is_supported,
+    pilot_of,
 )
 from farm.stopping import EFFORTS
 from tasks.sentinels import USUAL
@@ -33,6 +36,12 @@ not change what a reader does."""
 
 MOST_NAMED = 4
 """Of a long list so many, the largest first: a line is to be read, and `farm table --format csv` has the rest."""
+
+MOST_STATES = 3
+"""Of the machine's states so many are named, the most frequent first: a restless one has dozens, of a round each."""
+
+MOST_BY_STATE = 2
+"""Of the cells whose speedup depends on the state so many, those that depend most first: each takes a line."""
 
 ROUGH_EFFORT = "quick"
 """Its intervals are wide by design, which its last line says: nothing is called unresolved."""
@@ -95,31 +104,34 @@ def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
     moved = [row for row in rows if is_candidate(row) and _moved(row) > ALL_ROUNDS_APART]
     if moved:
         texts = [_moved_text(row) for row in sorted(moved, key=_moved, reverse=True)]
-        yield f"With disturbed rounds: {_first_few(texts, 'cells')}."
+        yield f"With disturbed rounds: {_first_few(texts, 'cell')}."
 
 
 def state_lines(rows: Sequence[Row]) -> Iterator[str]:
     """In which rounds the machine itself was slower or faster, and the speedups in each of its states."""
-    others: dict[str, list[Row]] = {}
-    for row in _of_cohorts(rows, _rounds_with_state):
-        for name in _states(row).keys() - {USUAL}:
-            others.setdefault(name, []).append(row)
-    if others:
-        counted = sorted(((_rounds_in(name, others[name]), name) for name in others), key=lambda it: (-it[0], it[1]))
-        texts = [_state_text(name, others[name]) for _, name in counted]
-        yield f"The machine changed while measuring: {_first_few(texts, 'states')}."
+    changed = [row for row in _of_cohorts(rows, _rounds_with_state) if _states(row).keys() - {USUAL}]
+    if changed:
+        lengths = _listed(dict.fromkeys(row["length"] for row in changed))
+        of_all = f"{sum(map(_rounds_with_state, changed))} rounds at length {lengths}"
+        yield f"The machine changed while measuring: {_other_states(changed)} of {of_all}."
     apart = [row for row in rows if is_candidate(row) and _apart_by_state(row)]
     if apart:
         texts = [_by_state_text(row) for row in sorted(apart, key=_apart_by_state, reverse=True)]
-        yield f"Speedup by state: {_first_few(texts, 'cells')}."
+        yield f"Speedup by state (the two furthest apart): {_first_few(texts, 'cell', MOST_BY_STATE)}."
 
 
-def bootstrap_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Cells whose interval a bootstrap of the same samples contradicts."""
+def bootstrap_lines(rows: Sequence[Row], shared: Collection[int]) -> Iterator[str]:
+    """Cells and geometric means whose interval a bootstrap contradicts. `shared` are the lengths that means cover."""
+    averaged: dict[str, list[Row]] = {}
+    for row in rows:
+        if is_candidate(row) and has_speedup(row) and row["length"] in shared:
+            averaged.setdefault(row["name"], []).append(row)
+    means = [name for name, cells in averaged.items() if mean_is_supported(cells) is False]
     apart = [row for row in rows if row.get("bootstrap_agrees") is False]
-    if apart:
+    named = [*([_cells(apart)] if apart else []), *([f"the geometric mean of {_listed(means)}"] if means else [])]
+    if named:
         yield (
-            f"The bootstrap disagrees with the interval of {_cells(apart)}: most likely one replica is unlike the "
+            f"The bootstrap disagrees with the interval of {'; '.join(named)}: most likely one replica is unlike the "
             "others; look at the samples."
         )
 
@@ -137,7 +149,7 @@ def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
 def _twins_apart(run: Sequence[Row]) -> list[Row]:
     """The twins that differ from their baseline even when all of the run are judged together."""
     judged = [row for row in run if row.get("role") == "twin" and has_speedup(row) and row.get("log_ratios")]
-    adjusted = holm([stats.estimate(log_ratios_of(row)).p_value for row in judged])
+    adjusted = holm([stats.estimate(log_ratios_of(row), pilot=pilot_of([row])).p_value for row in judged])
     apart = [row for row, p_value in zip(judged, adjusted, strict=True) if p_value < FALSE_CLAIMS]
     return sorted(apart, key=lambda row: row["length"])
 
@@ -197,13 +209,16 @@ def _rounds_with_state(row: Row) -> int:
     return sum(state["rounds"] for state in _states(row).values())
 
 
-def _rounds_in(name: str, cohorts: Sequence[Row]) -> int:
-    return sum(_states(row)[name]["rounds"] for row in cohorts)
-
-
-def _state_text(name: str, cohorts: Sequence[Row]) -> str:
-    of_all = f"{_rounds_in(name, cohorts)} of {sum(map(_rounds_with_state, cohorts))} rounds"
-    return f"{_plain(name)} in {of_all} at length {_listed(dict.fromkeys(row['length'] for row in cohorts))}"
+def _other_states(cohorts: Sequence[Row]) -> str:
+    """The states that are not usual, each with its rounds, the less frequent ones added up."""
+    rounds: Counter[str] = Counter()
+    for row in cohorts:
+        rounds.update({name: state["rounds"] for name, state in _states(row).items() if name != USUAL})
+    counted = sorted(rounds.items(), key=lambda item: (-item[1], item[0]))
+    texts = [f"{_plain(name)} in {number}" for name, number in counted[:MOST_STATES]]
+    if others := counted[MOST_STATES:]:
+        texts.append(f"and {_counted(len(others), 'more state')} in {sum(number for _, number in others)}")
+    return _listed(texts)
 
 
 def _ratios_by_state(row: Row) -> dict[str, Ratio]:
@@ -219,7 +234,10 @@ def _apart_by_state(row: Row) -> float:
 
 
 def _by_state_text(row: Row) -> str:
-    each = [f"{_plain(name)} {ratio_text(ratio)}" for name, ratio in _ratios_by_state(row).items()]
+    """The smallest and the largest speedup by state, that of the usual state first if it is one of them."""
+    ratios = _ratios_by_state(row)
+    ends = {choose(ratios, key=lambda name: ratios[name].speedup) for choose in (min, max)}
+    each = [f"{_plain(name)} {ratio_text(ratios[name])}" for name in ratios if name in ends]
     return f"{row['name']} ({row['length']}) {', '.join(each)}"
 
 
@@ -235,9 +253,13 @@ def _cells(rows: Iterable[Row]) -> str:
     return "; ".join(f"{name} ({_listed(each)})" for name, each in lengths.items())
 
 
-def _first_few(texts: Sequence[str], what: str) -> str:
-    left_out = len(texts) - MOST_NAMED
-    return "; ".join([*texts[:MOST_NAMED], *([f"and {left_out} more {what}"] if left_out > 0 else [])])
+def _first_few(texts: Sequence[str], what: str, most: int = MOST_NAMED) -> str:
+    left_out = len(texts) - most
+    return "; ".join([*texts[:most], *([f"and {_counted(left_out, f'more {what}')}"] if left_out > 0 else [])])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -191,7 +191,7 @@ class _Driver:
     def _share_s(self, job: Job) -> float | None:
         """Seconds of the budget that this replica may take."""
         waiting = self._schedule.waiting()
-        pilot = any(each.replica < stats.PILOT_REPLICAS for each in (job, *waiting))
+        pilot = any(each.replica < self._bench.effort.pilot for each in (job, *waiting))
         spendable = spendable_s(self._bench.effort, self._bench.budget_s, self._bench.left_s(), pilot)
         if spendable is None:
             return None
@@ -208,7 +208,8 @@ class _Driver:
         """What this cohort's published replicas tell of how rounds and processes differ."""
         table = speedups.of_cohort(self._store, self._identity.run, job.cohort.cohort)
         found = table["log_ratios"].to_pylist()
-        return known_parts([[np.asarray(rounds) for rounds in replicas] for replicas in found if replicas])
+        measured = [[np.asarray(rounds) for rounds in replicas] for replicas in found if replicas]
+        return known_parts(measured, self._bench.effort.pilot)
 
     async def _publish(self, job: Job, log: ReplicaLog) -> None:
         """Publish one replica; if the folder refuses for good, keep it elsewhere and stop."""
@@ -237,8 +238,8 @@ class _Driver:
         cohort = next(each for each in self._plan.cohorts if each.cohort == cohort_id)
         table = speedups.of_cohort(self._store, self._identity.run, cohort_id)
         for row in table.to_pylist():
-            pilot = [sum(rounds) / len(rounds) for rounds in row["log_ratios"] or []][: stats.PILOT_REPLICAS]
-            if len(pilot) == stats.PILOT_REPLICAS:
+            pilot = [sum(rounds) / len(rounds) for rounds in row["log_ratios"] or []][: effort.pilot]
+            if len(pilot) == effort.pilot:
                 wanted = stats.stein_replicas(pilot, effort.half_width, effort.replicas, effort.most_replicas)
                 self._schedule.want(cohort, wanted)
 

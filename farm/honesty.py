@@ -175,7 +175,10 @@ def _recovery(known: Known, row: Row | None, confidence: float) -> Recovery:
         reasons = "; ".join(row.get("reasons") or ()) if row else ""
         return Recovery(known, problem=reasons or "was not measured")
     ratios = log_ratios_of(row)
-    joint, plain = stats.estimate(ratios, confidence=confidence), stats.estimate(ratios)
+    # Their number was fixed beforehand, so all of them say how they differ.
+    joint, plain = (
+        stats.estimate(ratios, pilot=len(ratios), confidence=each) for each in (confidence, stats.CONFIDENCE)
+    )
     half_width = math.sqrt(plain.high / plain.low) - 1
     return Recovery(known, 1 / joint.speedup, 1 / joint.high, 1 / joint.low, half_width)
 

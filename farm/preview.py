@@ -95,6 +95,8 @@ def _footer(plan: Plan) -> tuple[str, ...]:
     few, most = effort.replicas, effort.most_replicas
     replicas = "1 replica" if most == 1 else f"{few} replicas" if few == most else f"{few} to {most} replicas"
     lines = [f"effort {plan.suite.effort}: {replicas} of each cohort, {time}; preparing comes before and is cached"]
+    if plan.suite.order == "blocked":
+        lines.append("order blocked: all turns of one cell, then of the next, to see what interleaving saves")
     if plan.model is DEMO_NOT_BUILT:
         lines.append("the demo model is not built yet: the first run makes it, within three minutes on two cores")
     lines += [f"{device} is left out: {reason}" for device, reason in plan.left_out.items()]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
 from farm import stats
+from farm.bootstrap import geometric_mean_cross_check
 
 Row = Mapping[str, Any]
 """One row of SPEEDUP_SCHEMA."""
@@ -63,8 +65,24 @@ def geometric_mean_ratio(rows: Sequence[Row], same_within: float) -> Ratio:
     """The geometric mean over rows that all have a speedup; without an interval where one lacks `log_ratios`."""
     if not all(row.get("log_ratios") for row in rows):
         return Ratio(stats.geometric_mean([row["speedup"] for row in rows]))
-    found = stats.geometric_mean_estimate([log_ratios_of(row) for row in rows])
+    found = stats.geometric_mean_estimate([log_ratios_of(row) for row in rows], pilot=pilot_of(rows))
     return Ratio(found.speedup, found.low, found.high, found.kind, stats.verdict(found, same_within))
+
+
+def mean_is_supported(rows: Sequence[Row]) -> bool | None:
+    """Whether a bootstrap supports the interval of the geometric mean over these rows; None where it is not asked.
+
+    It is not where a row has fewer than 8 replicas or no `log_ratios`. Nor over a single row: its own interval is the
+    mean's, and was held against a bootstrap of its samples.
+    """
+    if len(rows) < 2 or not all(row.get("log_ratios") for row in rows):
+        return None
+    cells = [log_ratios_of(row) for row in rows]
+    # The seed is the cells', so that the same measurements give the same table.
+    seed = crc32(" ".join(str(row["cell"]) for row in rows).encode())
+    pilot = pilot_of(rows)
+    check = geometric_mean_cross_check(stats.geometric_mean_estimate(cells, pilot=pilot), cells, seed, pilot)
+    return check.agrees if check else None
 
 
 def claims_of(rows: Sequence[Row]) -> Claims | None:
@@ -72,6 +90,11 @@ def claims_of(rows: Sequence[Row]) -> Claims | None:
     claims = [row for row in rows if is_candidate(row) and row.get("verdict") in ("faster", "slower")]
     known = [row["p_holm"] for row in claims if row.get("p_holm") is not None]
     return Claims(sum(p_value < FALSE_CLAIMS for p_value in known), len(known)) if known else None
+
+
+def pilot_of(rows: Sequence[Row]) -> int:
+    """How many replicas the intervals of a run's rows are judged by; five in rows that are older than other numbers."""
+    return next((row["pilot"] for row in rows if row.get("pilot")), stats.PILOT_REPLICAS)
 
 
 def log_ratios_of(row: Row) -> list[stats.FloatArray]:

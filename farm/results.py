@@ -71,6 +71,7 @@ class Results:
             effort=suite.get("effort"),
             command=record.command if record else "farm run",
             compare=suite.get("compare", ()),
+            order=suite.get("order"),
         )
 
     def table(self, format: str = "text") -> str:

@@ -149,6 +149,7 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("speedup_low", pa.float64(), "lower end of the 95 % interval"),
         _column("speedup_high", pa.float64(), "upper end of the 95 % interval"),
         _column("interval", pa.string(), "how the interval was made: replicas, two-stage, one-replica or one-round"),
+        _column("pilot", pa.int32(), "replicas of Stein's first stage: the interval rests on how those differ"),
         _column("resolved", pa.bool_(), "whether the interval's half-width is within what the effort aims at"),
         _column("speedup_all_rounds", pa.float64(), "speedup over disturbed rounds too; null where none was left out"),
         _column("states", pa.list_(_STATE), "speedup per state of the machine, where there are two states or more"),

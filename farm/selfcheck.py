@@ -44,12 +44,12 @@ AMOUNTS: Mapping[str, Amount] = {
     # Two minutes on two cores, Ray's start included. A replica of five cells costs 10 s before its first round, and
     # five replicas are the fewest whose differences give an interval; the budgets stop slow machines, no others.
     "quick": Amount(
-        Effort(replicas=5, most_replicas=5, most_rounds=12, half_width=0.02, budget_s=90, turn_calls=5),
-        Effort(replicas=1, most_replicas=1, most_rounds=12, half_width=0.02, budget_s=25, turn_calls=5),
+        Effort(replicas=5, most_replicas=5, most_rounds=12, half_width=0.02, budget_s=90, turn_calls=7),
+        Effort(replicas=1, most_replicas=1, most_rounds=12, half_width=0.02, budget_s=25, turn_calls=7),
     ),
     "standard": Amount(
-        Effort(replicas=10, most_replicas=10, most_rounds=16, half_width=0.01, budget_s=360, turn_calls=5),
-        Effort(replicas=3, most_replicas=3, most_rounds=16, half_width=0.01, budget_s=120, turn_calls=5),
+        Effort(replicas=10, most_replicas=10, most_rounds=16, half_width=0.01, budget_s=360, turn_calls=7),
+        Effort(replicas=3, most_replicas=3, most_rounds=16, half_width=0.01, budget_s=120, turn_calls=7),
     ),
 }
 

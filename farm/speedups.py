@@ -21,7 +21,7 @@ from farm.pairing import Process, Row, latencies, taints
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
-DERIVATION_VERSION = 2
+DERIVATION_VERSION = 3
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
 
 STATE_ROUNDS = 5
@@ -32,16 +32,22 @@ _WORST_FIRST = ("failed", "invalid", "unsupported", "ok")
 
 
 def derive_speedups(
-    measurements: pa.Table, same_within: float, half_width: float | None = None, *, checked: bool = True
+    measurements: pa.Table,
+    same_within: float,
+    half_width: float | None = None,
+    pilot: int = stats.PILOT_REPLICAS,
+    *,
+    checked: bool = True,
 ) -> pa.Table:
     """One row per cell over its replicas (SPEEDUP_SCHEMA), in the order in which cells first appear.
 
     `measurements` follow MEASUREMENT_SCHEMA and hold one run. A cell's ratio is taken per round against the
     baseline's turn of the same round, cohort and replica, never across them. `same_within` is the margin of the
-    verdict `same`, a fraction; `half_width` what the effort aims at, for `resolved`. Rounds that a guard objected to
-    are left out where enough others remain. Unless `checked`, the bootstrap's second opinion is not asked for. A cell
-    that is not ok in every replica carries its worst status and all reasons, and no speedup; the baseline's own row
-    has speedup 1, no interval and no verdict.
+    verdict `same`, a fraction; `half_width` what the effort aims at, for `resolved`; `pilot` how many replicas decided
+    on the number of the others (`stats.estimate`). Rounds that a guard objected to are left out where enough others
+    remain. Unless `checked`, the bootstrap's second opinion is not asked for. A cell that is not ok in every replica
+    carries its worst status and all reasons, and no speedup; the baseline's own row has speedup 1, no interval and no
+    verdict.
     """
     rows = measurements.select([name for name in _COLUMNS if name in measurements.column_names]).to_pylist()
     baselines = {(row["cohort"], row["replica"]): row for row in rows if row["role"] == "baseline"}
@@ -49,7 +55,7 @@ def derive_speedups(
     for row in sorted(rows, key=lambda row: row["replica"]):
         key = (row["hardware_class"], row["cohort"], row["cell"], row["role"])
         cells.setdefault(key, []).append(Process(row, baselines.get((row["cohort"], row["replica"]))))
-    aim = _Aim(same_within, half_width, checked)
+    aim = _Aim(same_within, half_width, pilot, checked)
     derived = [_speedup_row(processes, aim) for processes in cells.values()]
     _judge_together(derived)
     return pa.Table.from_pylist(derived, schema=SPEEDUP_SCHEMA)
@@ -80,7 +86,7 @@ def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
     """The speedups of one cohort from the replicas published so far; nothing is stored."""
     measurements = store.read_measurements(run, columns=_COLUMNS)
     of_it = pc.equal(measurements["cohort"], pa.scalar(cohort))
-    return derive_speedups(measurements.filter(of_it), same_within(store, run), checked=False)
+    return derive_speedups(measurements.filter(of_it), same_within(store, run), pilot=pilot(store, run), checked=False)
 
 
 def same_within(store: Store, run: str) -> float:
@@ -91,8 +97,18 @@ def same_within(store: Store, run: str) -> float:
 
 def half_width(store: Store, run: str) -> float | None:
     """What the run's effort aims at, as half the width of an interval; None where the run's record is not there."""
-    effort = stopping.EFFORTS.get(str(_suite(store, run).get("effort")))
+    effort = _effort(store, run)
     return effort.half_width if effort else None
+
+
+def pilot(store: Store, run: str) -> int:
+    """How many replicas the run's effort judges by when it decides how many more it needs."""
+    effort = _effort(store, run)
+    return effort.pilot if effort else stats.PILOT_REPLICAS
+
+
+def _effort(store: Store, run: str) -> stopping.Effort | None:
+    return stopping.EFFORTS.get(str(_suite(store, run).get("effort")))
 
 
 def _suite(store: Store, run: str) -> Mapping[str, Any]:
@@ -106,7 +122,7 @@ def _derive(store: Store, run: str) -> pa.Table:
     # The parts are listed before they are read: one published meanwhile makes the table stale, never wrong.
     origin = _origin(store, run)
     measurements = store.read_measurements(run, columns=_COLUMNS)
-    table = derive_speedups(measurements, same_within(store, run), half_width(store, run))
+    table = derive_speedups(measurements, same_within(store, run), half_width(store, run), pilot(store, run))
     return table.replace_schema_metadata({PARTS_KEY: origin})
 
 
@@ -118,10 +134,12 @@ def _origin(store: Store, run: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What intervals are held against: the margin of `same`, the effort's half-width, and whether to bootstrap."""
+    """What intervals are made with and held against: the margin of `same`, the effort's half-width and pilot, and
+    whether to bootstrap."""
 
     same_within: float
     half_width: float | None
+    pilot: int
     checked: bool
 
 
@@ -153,21 +171,22 @@ def _judged(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     paired = [ratios for turns in clean if len(ratios := stats.paired_log_ratios(*turns))]
     if not paired:
         return {}
-    found = stats.estimate(paired)
+    found = stats.estimate(paired, pilot=aim.pilot)
     check = None
     if aim.checked:
         # The seed is the cell's, so that the same measurements give the same table.
         seed = crc32(str(processes[0].row["cell"]).encode())
-        check = cross_check(found, [turns for pair in clean if (turns := paired_turns(*pair))], seed)
+        check = cross_check(found, [turns for pair in clean if (turns := paired_turns(*pair))], seed, aim.pilot)
     everything = stats.estimate([stats.paired_log_ratios(*each.rounds()) for each in compared])
     return {
         "speedup": found.speedup,
         "speedup_low": found.low,
         "speedup_high": found.high,
         "interval": found.kind,
+        "pilot": aim.pilot,
         "resolved": None if aim.half_width is None else _half_width(found) <= aim.half_width,
         "speedup_all_rounds": everything.speedup if everything.rounds > found.rounds else None,
-        "states": _states(compared),
+        "states": _states(compared, aim.pilot),
         "bootstrap_low": check.low if check else None,
         "bootstrap_high": check.high if check else None,
         "bootstrap_agrees": check.agrees if check else None,
@@ -191,7 +210,7 @@ def _half_width(found: stats.Estimate) -> float:
     return math.log(found.high / found.low) / 2
 
 
-def _states(processes: Sequence[Process]) -> list[dict[str, Any]] | None:
+def _states(processes: Sequence[Process], pilot: int) -> list[dict[str, Any]] | None:
     """The speedup in each state of the machine, most frequent first; None unless there were two states or more."""
     by_state: dict[str, list[stats.FloatArray]] = {}
     for process in processes:
@@ -206,11 +225,12 @@ def _states(processes: Sequence[Process]) -> list[dict[str, Any]] | None:
             by_state.setdefault(state, []).append(ratios)
     if len(by_state) < 2:
         return None
-    return [_state(state, replicas) for state, replicas in sorted(by_state.items(), key=lambda item: -_total(item[1]))]
+    ordered = sorted(by_state.items(), key=lambda item: -_total(item[1]))
+    return [_state(state, replicas, pilot) for state, replicas in ordered]
 
 
-def _state(state: str, replicas: Sequence[stats.FloatArray]) -> dict[str, Any]:
-    found = stats.estimate(replicas) if _total(replicas) >= STATE_ROUNDS else None
+def _state(state: str, replicas: Sequence[stats.FloatArray], pilot: int) -> dict[str, Any]:
+    found = stats.estimate(replicas, pilot=pilot) if _total(replicas) >= STATE_ROUNDS else None
     ends = {"speedup": found.speedup, "low": found.low, "high": found.high} if found else {}
     return {"state": state, "rounds": _total(replicas), **ends}
 

@@ -24,12 +24,22 @@ class Effort:
     budget_s: float | None
     turn_calls: int
 
+    @property
+    def pilot(self) -> int:
+        """Replicas of Stein's first stage: all that the effort begins with, as each adds a degree of freedom.
+
+        Judged by ten rather than by five of them, intervals of as many replicas are a sixth narrower on average.
+        """
+        return max(self.replicas, stats.PILOT_REPLICAS)
+
 
 EFFORTS: Mapping[str, Effort] = {
-    # One replica of everything: an answer within three minutes, set-up included.
+    # One replica of everything: an answer within three minutes, set-up included, so its turns are short and its rounds
+    # many. With more time turns are longer: each begins with a call that is thrown away, a quarter of a turn of three
+    # calls, a sixth of one of five, an eighth of one of seven.
     "quick": Effort(replicas=1, most_replicas=1, most_rounds=16, half_width=0.02, budget_s=160, turn_calls=3),
-    "standard": Effort(replicas=5, most_replicas=10, most_rounds=60, half_width=0.02, budget_s=1500, turn_calls=5),
-    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=100, half_width=0.01, budget_s=None, turn_calls=5),
+    "standard": Effort(replicas=5, most_replicas=10, most_rounds=60, half_width=0.02, budget_s=1500, turn_calls=7),
+    "rigorous": Effort(replicas=10, most_replicas=30, most_rounds=100, half_width=0.01, budget_s=None, turn_calls=7),
 }
 
 LEAST_ROUNDS = 4
@@ -94,17 +104,19 @@ def worth_starting(left_s: float | None, usual_s: float | None) -> bool:
     return left_s is None or left_s > (usual_s or 0.0) / 2
 
 
-def known_parts(log_ratios_per_cell: Sequence[Sequence[stats.FloatArray]]) -> VarianceParts:
+def known_parts(
+    log_ratios_per_cell: Sequence[Sequence[stats.FloatArray]], pilot: int = stats.PILOT_REPLICAS
+) -> VarianceParts:
     """What the replicas so far tell of a cohort's variances; each cell has one array of log ratios per replica.
 
-    How rounds differ shows after one replica. How processes differ is believed only once the pilot is complete: until
+    How rounds differ shows after one replica. How processes differ is believed only once the `pilot` is complete: until
     then, and before the first replica, stored values stand in.
     """
     parts = [variance_parts(replicas) for replicas in log_ratios_per_cell if any(len(rounds) for rounds in replicas)]
     if not parts:
         return VarianceParts(stats.BETWEEN_PROCESS_SD**2, stats.ROUND_SD**2, 0)
     pooled = pooled_parts(parts)
-    complete = pooled.replicas >= stats.PILOT_REPLICAS
+    complete = pooled.replicas >= pilot
     return pooled if complete else replace(pooled, between=stats.BETWEEN_PROCESS_SD**2)
 
 

@@ -89,13 +89,14 @@ def speedup_table(
     effort: str | None = None,
     command: str = "farm run",
     compare: Sequence[Sequence[str]] = (),
+    order: str | None = None,
 ) -> SpeedupTable:
     """The table of one run's speedups (rows of SPEEDUP_SCHEMA).
 
     `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
     `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
-    certainty; `compare` has the suite's groups of methods to compare directly. Rows with a speedup but without
-    `log_ratios` get means without an interval.
+    certainty, `order` (the suite's) for the one that warns of blocked order; `compare` has the suite's groups of
+    methods to compare directly. Rows with a speedup but without `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -106,7 +107,8 @@ def speedup_table(
     ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
     run = _Run(tuple(rows), methods, same_within, effort, compare)
     blocks = tuple(_block(group, run) for _, group in ordered)
-    return SpeedupTable(_title(rows), blocks, tuple(captions.table_lines(rows, same_within, effort, command)))
+    footer = tuple(captions.table_lines(rows, same_within, effort, command, order))
+    return SpeedupTable(_title(rows), blocks, footer)
 
 
 def _title(rows: Sequence[Row]) -> str:
@@ -139,7 +141,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),
             *caveats.state_lines(rows),
-            *caveats.bootstrap_lines(rows),
+            *caveats.bootstrap_lines(rows, scope.shared),
             *caveats.remark_lines(rows),
             *captions.mean_lines(rows, lengths, scope.shared),
             *captions.accuracy_lines(rows),

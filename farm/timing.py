@@ -13,10 +13,11 @@ from farm.records import Turn
 SHORTEST_SAMPLE_NS = 1_000_000
 """A sample lasts at least 1 ms, or its calls are batched: the clock and loop cost 0.1 us, so at most 0.01 %."""
 
-TURN_CALLS = 5
+TURN_CALLS = 7
 TURN_NS = 100_000_000
-"""A turn is at least 5 samples and 100 ms: fewer would leave a median of its own noise, longer would let the
-machine drift between the turns that are compared."""
+"""A turn is at least 7 samples, where nobody asks for another number, and 100 ms: fewer would leave a median of its own
+noise and spend more of a turn on its re-warm, longer would let the machine drift between the turns that are compared.
+"""
 
 
 def calls_per_sample(call_ns: float) -> int:

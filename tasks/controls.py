@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -87,6 +88,17 @@ class FailureOptions:
             raise ValueError("at is 'load' or 'call'; how is 'raise', 'exit' or 'segfault'")
 
 
+def _after(calls: int, misbehave: Callable[[], None]) -> Callable[[], None]:
+    """Nothing at the first so many calls, `misbehave` at every later one."""
+    counted = itertools.count()
+
+    def behave() -> None:
+        if next(counted) >= calls:
+            misbehave()
+
+    return behave
+
+
 def _fail(how: str) -> None:
     if how == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -108,15 +120,7 @@ class Crash(Method):
         options = FailureOptions(**workload.options)
         if options.at == "load":
             _fail(options.how)
-        calls = 0
-
-        def behave() -> None:
-            nonlocal calls
-            calls += 1
-            if calls > options.after:
-                _fail(options.how)
-
-        return Controlled(workload, behave)
+        return Controlled(workload, _after(options.after, lambda: _fail(options.how)))
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,10 @@ class HangOptions:
 
     at: str = "call"
     after: int = 0
+
+
+def _hang() -> None:
+    time.sleep(86_400)
 
 
 class Hang(Method):
@@ -139,16 +147,8 @@ class Hang(Method):
         del model, folder
         options = HangOptions(**workload.options)
         if options.at == "load":
-            time.sleep(86_400)
-        calls = 0
-
-        def behave() -> None:
-            nonlocal calls
-            calls += 1
-            if calls > options.after:
-                time.sleep(86_400)
-
-        return Controlled(workload, behave)
+            _hang()
+        return Controlled(workload, _after(options.after, _hang))
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,9 @@ class Leak(Method):
         del model, folder
         options = LeakOptions(**workload.options)
         kept: list[np.ndarray] = []
-        calls = 0
-
-        def behave() -> None:
-            nonlocal calls
-            calls += 1
-            if calls > options.after:
-                kept.append(np.ones(options.bytes_per_call, np.uint8))
-
-        return Controlled(workload, behave)
+        return Controlled(
+            workload, _after(options.after, lambda: kept.append(np.ones(options.bytes_per_call, np.uint8)))
+        )
 
 
 class Wrong(Method):

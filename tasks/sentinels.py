@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, prepare
 
-__all__ = ["RATES", "STATE_CHANGE", "Case", "Sentinel", "default_cases", "sized", "state", "usual"]
+__all__ = ["RATES", "STATE_CHANGE", "Case", "Sentinel", "sized", "state", "usual"]
 
 STATE_CHANGE = 0.15
 """A rate this far from the replica's median gives the round another state. One reading of a quiet machine spreads by a
@@ -101,19 +101,6 @@ def _torch_threads() -> int:
     import torch
 
     return int(torch.get_num_threads())
-
-
-def default_cases() -> dict[str, Case]:
-    """Small cases for a machine whose ceilings have not been searched for, of kernels that every torch has.
-
-    They are sized for two cores; a faster machine repeats them within a repetition.
-    """
-    return {
-        "fp32": Case("fp32", "torch.mm", 256, 512, 256, "nn"),
-        "bf16": Case("bf16", "torch.mm", 64, 512, 256, "nn"),
-        "int8": Case("int8", "torch._int_mm", 256, 512, 512, "nt"),
-        "memory": memory_case("torch.sum-int64", "rows", 8 << 20, BUFFER_BYTES),
-    }
 
 
 def memory_case(library: str, layout: str, block: int, buffer: int) -> Case:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from made_up import OLD_COLUMNS, speedup_row, speedup_rows, state, with_changes
@@ -154,40 +156,6 @@ def test_of_many_moved_cells_the_furthest_are_named() -> None:
     assert line.endswith("; and 2 more cells.") and line.count("instead of") == 4
 
 
-def test_a_change_of_the_machines_state_is_said_with_its_rounds() -> None:
-    states = [state("usual", 48, 2.4), state("bf16 slower", 12, 1.9)]
-    footer = footer_of(with_changes(speedup_rows(64, 256), "quantized", 256, states=states))
-    assert "The machine changed while measuring: bf16 slower in 12 of 60 rounds at length 256." in footer
-    assert "by state: quantized (256) usual 2.40x [2.35, 2.45], bf16 slower 1.90x [1.86, 1.94]." in footer
-
-
-def test_states_with_too_few_rounds_for_a_speedup_are_counted_only() -> None:
-    states = [state("memory slower", 2), state("usual", 58, 2.4)]
-    footer = footer_of(with_changes(speedup_rows(64), "quantized", 64, states=states))
-    assert "memory slower in 2 of 60 rounds at length 64." in footer
-    assert "by state" not in footer
-
-
-def test_the_same_state_at_several_lengths_is_added_up() -> None:
-    rows = speedup_rows(64, 128, 256)
-    for length, rounds in ((64, 3), (256, 4)):
-        states = [state("usual", 50), state("fp32 slower, memory faster", rounds)]
-        rows = with_changes(rows, "onnxruntime", length, states=states)
-    assert "fp32 slower and memory faster in 7 of 107 rounds at length 64, 256." in footer_of(rows)
-
-
-def test_of_many_states_the_most_frequent_are_named() -> None:
-    states = [state("usual", 40), *(state(f"state {number}", number) for number in range(1, 7))]
-    line = footer_of(with_changes(speedup_rows(64), "quantized", 64, states=states)).splitlines()[1]
-    assert line.startswith("The machine changed while measuring: state 6 in 6 of 61 rounds")
-    assert line.endswith("state 3 in 3 of 61 rounds at length 64; and 2 more states.")
-
-
-def test_rounds_without_a_sentinels_reading_are_no_change() -> None:
-    states = [state("usual", 50, 2.0), state(None, 10, 2.1)]
-    assert "changed" not in footer_of(with_changes(speedup_rows(64), "quantized", 64, states=states))
-
-
 def held(rows: Rows) -> dict[str, tuple[int, int] | None]:
     found = {row.name: row.after_holm for row in speedup_table(rows).blocks[0].rows}
     return {name: (claims.held, claims.made) if claims else None for name, claims in found.items()}
@@ -212,6 +180,32 @@ def test_only_a_bootstrap_that_disagrees_is_mentioned() -> None:
     assert "ootstrap" not in footer_of(rows)
     rows = with_changes(rows, "quantized", 128, bootstrap_agrees=False)
     assert "The bootstrap disagrees with the interval of quantized (128): most likely one replica" in footer_of(rows)
+
+
+def replicas_with_one_apart(shift: float) -> list[list[float]]:
+    """Log ratios of ten replicas of four rounds, twice as fast and a per cent apart; the fourth is off by `shift`."""
+    generator = np.random.default_rng(0)
+    means = math.log(2) + generator.normal(0, 0.01, 10) + shift * (np.arange(10) == 3)
+    return (means[:, None] + generator.normal(0, 0.01, (10, 4))).tolist()
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.0, False), (0.3, True)])
+def test_a_geometric_mean_whose_interval_the_bootstrap_contradicts_is_named(shift: float, said: bool) -> None:
+    rows = speedup_rows(64, 128)
+    for length in (64, 128):
+        rows = with_changes(rows, "quantized", length, log_ratios=replicas_with_one_apart(shift))
+    named = "The bootstrap disagrees with the interval of the geometric mean of quantized: most likely"
+    assert (named in footer_of(rows)) == said
+    with_a_cell = with_changes(rows, "onnxruntime", 128, bootstrap_agrees=False)
+    both = "with the interval of onnxruntime (128); the geometric mean of quantized: most likely"
+    assert (both in footer_of(with_a_cell)) == said
+
+
+def test_a_mean_over_lengths_that_not_all_methods_share_is_held_against_the_bootstrap_of_those_it_covers() -> None:
+    rows = with_changes(speedup_rows(64, 128, 256), "onnxruntime", 256, status="failed", speedup=None)
+    for length, shift in ((64, 0.0), (128, 0.0), (256, 2.0)):
+        rows = with_changes(rows, "quantized", length, log_ratios=replicas_with_one_apart(shift))
+    assert "ootstrap" not in footer_of(rows)
 
 
 def test_remarks_about_sound_cells_are_one_line_and_no_footnotes() -> None:

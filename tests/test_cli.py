@@ -158,6 +158,14 @@ def test_the_plan_shows_cohorts_and_cells(place: Place, capsys: pytest.CaptureFi
     assert "effort quick: 1 replica of each cohort, at most" in shown
 
 
+@pytest.mark.parametrize(("order", "said"), [("blocked", True), ("interleaved", False)])
+def test_the_plan_says_where_the_order_is_blocked(
+    place: Place, capsys: pytest.CaptureFixture[str], order: str, said: bool
+) -> None:
+    assert run_app(["plan", str(place.suite(methods=list(SUITE), order=order))]) == 0
+    assert ("order blocked: all turns of one cell, then of the next" in capsys.readouterr().out) == said
+
+
 def test_the_plan_refuses_what_a_run_would(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     said = _refusal(capsys, "plan", str(place.suite(methods=list(SUITE), threads=[999])))
     assert "threads: 999 is more than the" in said
@@ -179,6 +187,29 @@ def test_all_methods_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch:
     expected = ["onnxruntime-fp16", "onnxruntime-fp32", "pytorch-fp32", "pytorch-int8-dynamic", "torchscript-fp32"]
     assert [name for name in listed if not name.startswith("control-")] == expected
     assert {"control-null", "control-work", "control-crash", "control-hang", "control-wrong"} <= set(listed)
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"), [((), "nothing is kept"), (("--keep", "checks"), "what was measured is in checks")]
+)
+def test_an_interrupted_check_says_that_there_is_no_verdict_and_that_it_starts_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], left: str
+) -> None:
+    monkeypatch.setattr("farm.selfcheck.check", _interrupt)
+    assert run_app(["selfcheck", *arguments]) == 130
+    assert capsys.readouterr().err == f"farm: interrupted; no verdict; {left}. The same command starts over\n"
+
+
+def test_a_command_that_keeps_nothing_promises_nothing_when_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("farm.machine.describe_machine", _interrupt)
+    assert run_app(["methods"]) == 130
+    assert capsys.readouterr().err == "farm: interrupted\n"
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

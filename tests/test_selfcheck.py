@@ -146,6 +146,14 @@ def test_the_resolution_is_that_of_ordinary_intervals() -> None:
     assert 1 + check.resolution < np.median(joint) ** 0.5
 
 
+def test_later_replicas_of_a_check_count_in_how_far_it_may_be_off() -> None:
+    calm = speedup_rows(TRUE)
+    apart = [[0.1] * ROUNDS, [-0.1] * ROUNDS]
+    restless = [row | {"log_ratios": [*row["log_ratios"], *apart]} if "log_ratios" in row else row for row in calm]
+    widths = [[each.half_width or 0.0 for each in honesty.recover(KNOWN, rows)] for rows in (calm, restless)]
+    assert all(after > before for before, after in zip(*widths, strict=True))
+
+
 def test_a_known_cell_that_failed_is_a_fault_with_its_reason() -> None:
     rows = speedup_rows(TRUE)
     rows[2] |= {"status": "failed", "speedup": None, "reasons": ["the process died"]}

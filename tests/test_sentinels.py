@@ -15,7 +15,7 @@ import torch
 
 from tasks import kernels
 from tasks.kernels import KERNELS, prepare
-from tasks.sentinels import RATES, REPETITION_S, STATE_CHANGE, Case, Sentinel, default_cases, sized, state, usual
+from tasks.sentinels import RATES, REPETITION_S, STATE_CHANGE, Case, Sentinel, sized, state, usual
 
 ROOT = Path(__file__).parents[1]
 QUIET = {"fp32": 180.0, "bf16": 45.0, "int8": 600.0, "memory": 20.0}
@@ -66,7 +66,7 @@ def test_no_rounds_have_no_usual_rates() -> None:
 
 @pytest.mark.parametrize("rate", RATES)
 def test_a_case_survives_json(rate: str) -> None:
-    case = default_cases()[rate]
+    case = SMALL[rate]
     assert Case(**json.loads(json.dumps(asdict(case)))) == case
 
 

@@ -17,7 +17,7 @@ from synthetic import World, log_latencies, log_ratios, samples_by_round
 from farm import claims, stats, variance
 from farm.stopping import EFFORTS, same_margin
 
-STANDARD = EFFORTS["standard"]
+STANDARD, RIGOROUS = EFFORTS["standard"], EFFORTS["rigorous"]
 TARGET = STANDARD.half_width
 MARGIN = same_margin("standard")
 SPREADS = (TARGET / 2, TARGET, 2 * TARGET)
@@ -67,14 +67,14 @@ def at_standard_effort(world: World, seed: int, repetitions: int, truths: tuple[
             log_latencies(world, generator, repetitions=repetitions, replicas=replicas, rounds=rounds, speedups=truths)
         )
 
-    pilot = measured(stats.PILOT_REPLICAS, ROUNDS)
-    later = measured(STANDARD.most_replicas - stats.PILOT_REPLICAS, STANDARD.most_rounds)
+    pilot = measured(STANDARD.pilot, ROUNDS)
+    later = measured(STANDARD.most_replicas - STANDARD.pilot, STANDARD.most_rounds)
     found = []
     for first, second in zip(pilot, later, strict=True):
         parts = variance.pooled_parts([variance.variance_parts(list(method)) for method in first])
         rounds = variance.best_rounds(parts, SETUP_S, ROUND_S, 4, STANDARD.most_rounds)
         limits = (TARGET, STANDARD.replicas, STANDARD.most_replicas)
-        more = max(stats.stein_replicas(method.mean(axis=-1), *limits) for method in first) - stats.PILOT_REPLICAS
+        more = max(stats.stein_replicas(method.mean(axis=-1), *limits) for method in first) - STANDARD.pilot
         found += [stats.estimate([*method, *rest[:more, :rounds]]) for method, rest in zip(first, second, strict=True)]
     return found
 
@@ -91,6 +91,31 @@ def test_steins_number_of_replicas_with_the_best_number_of_rounds_covers_as_prom
     found = at_standard_effort(World(between_sd=spread), seed=1, repetitions=1300, truths=(1.3, 1.3, 1.3))
     assert {each.kind for each in found} >= {"two-stage"}
     assert 0.935 <= covered(found, 1.3) <= 0.965
+
+
+@pytest.mark.parametrize("spread", [spread / 2 for spread in SPREADS])
+def test_rigorous_efforts_number_of_replicas_decided_by_its_first_ten_covers_as_promised(spread: float) -> None:
+    limits = (RIGOROUS.half_width, RIGOROUS.replicas, RIGOROUS.most_replicas)
+
+    def measured(replicas: np.ndarray) -> stats.Estimate:
+        wanted = stats.stein_replicas(replicas[: RIGOROUS.pilot].mean(axis=-1), *limits)
+        return stats.estimate(list(replicas[:wanted]), pilot=RIGOROUS.pilot)
+
+    calm = World(between_sd=spread, round_sd=0.04)
+    ratios = of_one_method(calm, seed=15, repetitions=2500, replicas=RIGOROUS.most_replicas, truth=1.3)
+    found = [measured(each) for each in ratios]
+    assert len({each.replicas for each in found}) > 5  # there was something to decide
+    assert 0.935 <= covered(found, 1.3) <= 0.965
+
+
+def test_the_ten_replicas_that_rigorous_effort_begins_with_are_judged_by_all_of_them() -> None:
+    ratios = of_one_method(World(), seed=16, repetitions=1000, replicas=RIGOROUS.replicas, truth=1.3, rounds=4)
+
+    def width(pilot: int) -> float:
+        found = [stats.estimate(list(each), pilot=pilot) for each in ratios]
+        return float(np.mean([math.log(each.high / each.low) for each in found]))
+
+    assert width(RIGOROUS.pilot) < 0.9 * width(stats.PILOT_REPLICAS)
 
 
 @pytest.mark.parametrize("rounds", [4, 8, 16])

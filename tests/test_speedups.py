@@ -10,6 +10,7 @@ import pytest
 from measured import LENGTHS, RUN, as_table, measured_row, run_record, simulated_cohort, simulated_run
 
 from farm import speedups
+from farm.ratios import geometric_mean_ratio
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
 from farm.store import Store
@@ -55,6 +56,18 @@ def test_true_speedups_lie_in_their_intervals_and_the_twin_at_one():
             assert row["role"] == role
             assert row["speedup_low"] <= truth * 1.01 and row["speedup_high"] >= truth / 1.01
             assert np.shape(row["log_ratios"]) == (5, 20)
+
+
+@pytest.mark.parametrize(("effort", "kind"), [("standard", "two-stage"), ("rigorous", "replicas")])
+def test_ten_replicas_are_judged_by_as_many_as_their_effort_begins_with(tmp_path: Path, effort: str, kind: str):
+    store, record = Store(tmp_path), run_record()
+    store.write_run(record.model_copy(update={"suite": record.suite | {"effort": effort}}))
+    for length in LENGTHS[:2]:
+        for replica in range(10):
+            store.publish_replica(RUN, f"cpu-b1-l{length}", replica, simulated_cohort(length, replica, rounds=4))
+    rows = [row for row in speedups.current(store, RUN).to_pylist() if row["name"] == "quantized"]
+    assert {row["interval"] for row in rows} == {kind}
+    assert geometric_mean_ratio(rows, same_within=0.03).interval == kind
 
 
 @pytest.mark.parametrize("status", ["failed", "unsupported", "invalid"])

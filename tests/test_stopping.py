@@ -150,6 +150,11 @@ def test_caps_are_even_so_that_drift_cancels() -> None:
     assert LEAST_ROUNDS % 2 == 0
 
 
+def test_more_effort_never_has_shorter_turns() -> None:
+    least = [EFFORTS[name].turn_calls for name in ("quick", "standard", "rigorous")]
+    assert least == sorted(least)
+
+
 def test_without_a_budget_nothing_is_shared_out() -> None:
     assert spendable_s(QUICK, None, None, pilot_waiting=True) is None
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from made_up import speedup_rows, with_changes
-from measured import SPEEDUPS, as_table, simulated_run
+from measured import RUN, SPEEDUPS, as_table, run_record, simulated_cohort, simulated_run
 
 from farm.ratios import Ratio
 from farm.rendering import milliseconds_text, ratio_text, to_csv, to_html, to_markdown, to_text
+from farm.results import Results
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
+from farm.store import Store
 from farm.tables import SpeedupTable, speedup_table
 
 FOUNDING = {
@@ -210,6 +213,17 @@ def test_a_run_from_python_is_told_what_to_write_in_the_suite() -> None:
 def test_a_table_that_reached_its_aim_asks_for_nothing(effort: str) -> None:
     table = speedup_table([row | {"resolved": True} for row in speedup_rows(64)], effort=effort)
     assert not any("certainty" in line for line in table.footer)
+
+
+@pytest.mark.parametrize(("asked", "said"), [({"order": "blocked"}, True), ({"order": "interleaved"}, False), ({}, False)])
+def test_a_run_in_blocked_order_says_what_its_intervals_leave_out(
+    tmp_path: Path, asked: dict[str, str], said: bool
+) -> None:
+    store, record = Store(tmp_path), run_record()
+    store.write_run(record.model_copy(update={"suite": record.suite | asked}))
+    store.publish_replica(RUN, "cpu-b1-l64", 0, simulated_cohort(64, 0))
+    line = "Blocked order: all turns of one cell came before the next one's"
+    assert (line in Results(tmp_path).table("markdown")) == said
 
 
 def test_unlike_hardware_threads_and_batches_have_a_block_each():

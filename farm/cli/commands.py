@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm import __version__
+from farm.cli.interruption import CommandInterruptedError, if_interrupted
 from farm.cli.screen import error_console, make_screen
 from farm.errors import FarmError, RequestError, ResultsError
 
@@ -99,12 +101,10 @@ def run(
 
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
     console = Console()
-    screen = make_screen(console, quiet)
     command = shlex.join(["farm", *sys.argv[1:]])
-    try:
+    left = "everything published is kept. The same command continues the run"
+    with if_interrupted(left), closing(make_screen(console, quiet)) as screen:
         outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=screen)
-    finally:
-        screen.close()
     _write(Results(outcome.root, outcome.run).table("text"))
     console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
     return SOME_FAILED if outcome.failed_cells else DONE
@@ -232,11 +232,10 @@ def selfcheck(
     from farm.cli.check_text import TEXT_WIDTH, to_rich
     from farm.selfcheck import AMOUNTS, check
 
-    screen = make_screen(Console(), quiet)
-    try:
+    kept = f"what was measured is in {keep}" if keep else "nothing is kept"
+    left = f"no verdict; {kept}. The same command starts over"
+    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
         checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
-    finally:
-        screen.close()
     _console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
     return DONE if checked.honest else SOME_FAILED
 
@@ -257,16 +256,14 @@ def run_app(arguments: list[str]) -> int:
         return _report(str(error), WRONG_REQUEST)
     except FarmError as error:
         return _report(str(error), SOME_FAILED)
+    except CommandInterruptedError as interrupted:
+        return _report(f"interrupted; {interrupted}", INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
-        return _report_interruption()
+        return _report("interrupted", INTERRUPTED)
     except Exception as error:
         return _usage_error(error)
     # The parser turns a Ctrl-C into this code by itself, and says nothing.
-    return _report_interruption() if code == INTERRUPTED else int(code or DONE)
-
-
-def _report_interruption() -> int:
-    return _report("interrupted; everything published is kept. The same command continues the run", INTERRUPTED)
+    return _report("interrupted", INTERRUPTED) if code == INTERRUPTED else int(code or DONE)
 
 
 def _usage_error(error: Exception) -> int:
