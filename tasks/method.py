@@ -31,7 +31,11 @@ class Loaded(Protocol):
         """Run one batch: token ids `[batch, length]` int64 in, `logits` `[batch, labels]` float32 on the host out."""
 
     def proof(self) -> Mapping[str, Any]:
-        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises."""
+        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises.
+
+        `remarks`, if there, is a list of sentences without full stops that the table prints: what this method does
+        without for this model.
+        """
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,14 @@ class Method(ABC):
             raise MethodUnsupportedError(
                 f"{self.id} needs the instruction sets {', '.join(missing)}; this CPU lacks them"
             )
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise MethodUnsupportedError, with the reason, where the model's configuration rules this method out.
+
+        Called when planning, before anything is prepared, and for the demo perhaps before it is built: look at
+        `model`, not at its files.
+        """
+        del model
 
     def instruction_sets(self) -> set[str]:
         """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""

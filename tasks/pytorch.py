@@ -35,19 +35,29 @@ def import_model_class(model: ModelInfo) -> None:
 
 
 def load_module(model: ModelInfo, attention: str = "sdpa") -> Any:
-    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation."""
+    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation.
+
+    Families without SDPA attention get eager attention when asked for it.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     module = AutoModelForSequenceClassification.from_pretrained(
         model.folder,
-        attn_implementation=attention,
+        # Asked for SDPA by name, transformers refuses where a family has none; by itself it prefers it and falls back.
+        attn_implementation=None if attention == "sdpa" else attention,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
     return module.eval()
+
+
+def attention_remarks(model: ModelInfo, fused: bool) -> list[str]:
+    """What the table says of a family whose attention is not one operator."""
+    missing = f"attention runs as separate operators, as transformers has no SDPA attention for {model.family} models"
+    return [] if fused else [missing]
 
 
 def executed_products(call: Any) -> dict[str, int]:
@@ -109,6 +119,7 @@ class EagerCallable(TorchCallable):
 
     def __init__(self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str) -> None:
         super().__init__(module, model.input_names, workload.device)
+        self._model = model
         self._workload = workload
         self._expected_dtype = expected_dtype
 
@@ -124,6 +135,7 @@ class EagerCallable(TorchCallable):
             "attention": self.module.config._attn_implementation,
             "matrix_products": products,
             "linear_layers": dict(linear),
+            "remarks": attention_remarks(self._model, fused=self.module.config._attn_implementation == "sdpa"),
         }
         if torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")
