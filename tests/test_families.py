@@ -1,0 +1,149 @@
+"""Every method runs every family of encoders, with any number of labels and positions, or says why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_families import SETTINGS, small_classifier, some_inputs
+
+from farm.quality import PARITY_LIMIT
+from farm.records import ModelInfo, Workload
+from tasks.inputs import build_inputs
+from tasks.method import Arrays, Loaded, find_method
+
+BASELINE = "pytorch-fp32"
+OTHERS = ("torchscript-fp32", "onnxruntime-fp32", "pytorch-int8-dynamic")
+WITHOUT_SDPA = ("mpnet", "deberta-v2")
+FUSED_BY_ONNX_RUNTIME = ("distilbert", "bert", "roberta", "xlm-roberta", "camembert", "electra")
+
+LARGEST_INT8_ERROR = 0.1
+"""Of the largest logit: enough for rounding to eight bits, not for a layer left out."""
+
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
+Load = Callable[[str, ModelInfo, int], Loaded]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Load]:
+    """Prepare and load a method for two rows of a length."""
+    import torch
+
+    threads = torch.get_num_threads()
+
+    def prepared(method_id: str, model: ModelInfo, length: int) -> Loaded:
+        method, workload = find_method(method_id), Workload("cpu", 2, 2, length)
+        folder = tmp_path / method_id
+        folder.mkdir()
+        method.check_model(model)
+        if method.depends_on(workload) is not None:
+            method.prepare(model, workload, folder)
+        return method.load(model, workload, folder)
+
+    yield prepared
+    torch.set_num_threads(threads)
+
+
+def _logits(call: Loaded, inputs: Arrays) -> np.ndarray:
+    return call(inputs)["logits"].copy()
+
+
+def _assert_same(answered: np.ndarray, baseline: np.ndarray, method_id: str) -> None:
+    assert answered.shape == baseline.shape
+    assert np.abs(baseline[0] - baseline[1]).max() > 100 * PARITY_LIMIT  # the inputs matter
+    limit = PARITY_LIMIT if find_method(method_id).exact else LARGEST_INT8_ERROR * np.abs(baseline).max()
+    assert np.abs(answered - baseline).max() <= limit
+
+
+def _remarks(call: Loaded) -> list[str]:
+    return list(call.proof().get("remarks", []))
+
+
+@pytest.mark.parametrize("family", SETTINGS)
+def test_a_family_is_described_by_its_configuration(family: str, tmp_path: Path) -> None:
+    model = small_classifier(tmp_path, family, labels=7, positions=130)
+    assert (model.family, model.max_length, len(model.labels)) == (family, 130, 7)
+    assert model.pooling == "first"
+    with_types = family in ("bert", "electra", "albert")
+    assert model.input_names == ("input_ids", "attention_mask", "token_type_ids")[: 2 + with_types]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_text_fills_a_family_up_to_its_last_position(family: str, tmp_path: Path, load: Load) -> None:
+    model = small_classifier(tmp_path / "model", family, positions=130)
+    (inputs,) = build_inputs(model, ["the camera is very good ."], 130, 2, kind="full", count=1)
+    assert inputs["attention_mask"].all()
+    assert np.isfinite(_logits(load(BASELINE, model, 130), inputs)).all()
+
+
+def test_modernbert_says_what_its_head_reads(tmp_path: Path) -> None:
+    assert small_classifier(tmp_path, "modernbert", classifier_pooling="mean").pooling == "mean"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method_id", OTHERS)
+@pytest.mark.parametrize("family", SETTINGS)
+def test_a_method_answers_what_the_baseline_answers(
+    family: str, method_id: str, tmp_path: Path, load: Load
+) -> None:
+    # Longer than the examples that exporters are given, and than ModernBERT's window.
+    model, length = small_classifier(tmp_path / "model", family), 24
+    inputs = some_inputs(model, length)
+    call = load(method_id, model, length)
+    _assert_same(_logits(call, inputs), _logits(load(BASELINE, model, length), inputs), method_id)
+    call.proof()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", SETTINGS)
+def test_padding_changes_no_familys_answer(family: str, tmp_path: Path, load: Load) -> None:
+    model = small_classifier(tmp_path / "model", family)
+    inputs = some_inputs(model, 24)
+    trimmed = {name: array[1:, : inputs["attention_mask"][1].sum()] for name, array in inputs.items()}
+    call = load(BASELINE, model, 24)
+    np.testing.assert_allclose(_logits(call, inputs)[1], _logits(call, trimmed)[0], atol=PARITY_LIMIT)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method_id", OTHERS)
+@pytest.mark.parametrize("labels", [1, 7])
+def test_one_label_and_many_come_back_as_columns(labels: int, method_id: str, tmp_path: Path, load: Load) -> None:
+    model = small_classifier(tmp_path / "model", "bert", labels=labels)
+    inputs = some_inputs(model, 12)
+    answered = _logits(load(method_id, model, 12), inputs)
+    assert answered.shape == (2, labels)
+    _assert_same(answered, _logits(load(BASELINE, model, 12), inputs), method_id)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method_id", OTHERS)
+@pytest.mark.parametrize("positions", [130, 2048])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "deberta-v2", "modernbert"])
+def test_all_of_a_models_positions_can_be_used(
+    family: str, positions: int, method_id: str, tmp_path: Path, load: Load
+) -> None:
+    model = small_classifier(tmp_path / "model", family, positions=positions)
+    inputs = some_inputs(model, positions)
+    call = load(method_id, model, positions)
+    _assert_same(_logits(call, inputs), _logits(load(BASELINE, model, positions), inputs), method_id)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", SETTINGS)
+def test_a_family_without_fused_attention_is_remarked_on(family: str, tmp_path: Path, load: Load) -> None:
+    model = small_classifier(tmp_path / "model", family)
+    missing = [f"attention runs as separate operators, as transformers has no SDPA attention for {family} models"]
+    expected = missing if family in WITHOUT_SDPA else []
+    for method_id in (BASELINE, "torchscript-fp32", "pytorch-int8-dynamic"):
+        assert _remarks(load(method_id, model, 12)) == expected
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", SETTINGS)
+def test_onnx_runtime_says_where_it_did_not_fuse_attention(family: str, tmp_path: Path, load: Load) -> None:
+    call = load("onnxruntime-fp32", small_classifier(tmp_path / "model", family), 12)
+    missing = f"attention is fused in 0 of 2 layers, as ONNX Runtime's optimizer has no pattern for {family} models"
+    assert _remarks(call) == ([] if family in FUSED_BY_ONNX_RUNTIME else [missing])
