@@ -106,7 +106,7 @@ def make_plan(
             workload = Workload(device, _threads(threads, slot), batch_size, length)
             check = partial(can_run, machine=machines[slot.hardware_class], device=device)
             cells = _cells(suite, workload, check)
-            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, model, slot)]
+            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, suite.compare, model, slot)]
     if not cohorts:
         raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
     return Plan(suite, model, tuple(cohorts), left_out)
@@ -184,12 +184,38 @@ def _twin_id(baseline: Cell, name: str) -> str:
     return f"{name}{TWIN_SUFFIX}{baseline.cell.removeprefix(name)}"
 
 
-def _packs(cells: list[Cell], model: ModelInfo, slot: Slot) -> list[list[Cell]]:
-    """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin."""
-    fits = max(3, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)))
-    pair, others = cells[:2], cells[2:]
-    size = fits - len(pair)
-    return [pair + others[start : start + size] for start in range(0, max(1, len(others)), size)]
+def _packs(
+    cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: ModelInfo, slot: Slot
+) -> list[list[Cell]]:
+    """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin.
+
+    Methods that the suite compares directly stay together. Raises RequestError where they do not fit together.
+    """
+    pair, others = list(cells[:2]), cells[2:]
+    size = max(1, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)) - 2)
+    packs: list[list[Cell]] = []
+    for group in _groups(others, compare):
+        if len(group) > size:
+            raise RequestError(
+                f"compare: {len(group)} methods do not fit into this machine's memory together, only {size} do; "
+                "compare fewer of them at once"
+            )
+        if not packs or len(packs[-1]) + len(group) > size:
+            packs.append([])
+        packs[-1] += group
+    return [pair + pack for pack in packs] or [pair]
+
+
+def _groups(cells: Sequence[Cell], compare: Sequence[Sequence[str]]) -> list[list[Cell]]:
+    """Cells that must not be separated, in the order of their first: those compared directly, others alone."""
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        partners = {name for names in compare if cell.name in names for name in names}
+        joined = [group for group in groups if partners & {each.name for each in group}]
+        rest = [group for group in groups if group not in joined]
+        groups = rest + [[*(each for group in joined for each in group), cell]]
+    order = list(cells)
+    return sorted(groups, key=lambda group: order.index(group[0]))
 
 
 def _cohort(cells: Sequence[Cell], slot: Slot, inputs: str) -> Cohort:

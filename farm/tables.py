@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import captions, caveats, stats
+from farm import captions, caveats, direct, stats
 from farm.ratios import Claims, Ratio, Row, claims_of, geometric_mean_ratio, has_speedup, ratio_of
 
 
@@ -68,6 +68,7 @@ class _Run:
     methods: Sequence[str]
     same_within: float
     effort: str | None
+    compare: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,13 @@ def speedup_table(
     same_within: float = 0.03,
     effort: str | None = None,
     command: str = "farm run",
+    compare: Sequence[Sequence[str]] = (),
 ) -> SpeedupTable:
     """The table of one run's speedups (rows of SPEEDUP_SCHEMA).
 
     `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
     `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
-    certainty. Rows with a speedup but without `log_ratios` get means without an interval.
+    certainty; `compare` has the suite's groups of methods to compare directly. Rows with a speedup but without `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -101,7 +103,7 @@ def speedup_table(
         groups.setdefault(key, []).append(row)
     # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
     ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
-    run = _Run(tuple(rows), methods, same_within, effort)
+    run = _Run(tuple(rows), methods, same_within, effort, compare)
     blocks = tuple(_block(group, run) for _, group in ordered)
     return SpeedupTable(_title(rows), blocks, tuple(captions.table_lines(rows, same_within, effort, command)))
 
@@ -131,6 +133,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
         notes=tuple(f"{text} (length {', '.join(map(str, at))})" for text, at in scope.notes.items()),
         # From what decides whether to believe the block to what only explains it.
         footer=(
+            *direct.direct_lines(rows, run.compare, run.same_within),
             *caveats.twin_lines(rows, run.rows, run.same_within),
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),

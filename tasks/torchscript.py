@@ -46,7 +46,7 @@ class ScriptCallable(TorchCallable):
             "graph_nodes": sum(nodes.values()),
             "graph_matrix_products": products,
             "unfrozen_parameters": parameters,
-            "remarks": attention_remarks(self._model, fused=any("scaled_dot_product" in kind for kind in products)),
+            "remarks": attention_remarks(self._model, as_asked=any("scaled_dot_product" in kind for kind in products)),
         }
         if parameters:
             raise ProofFailedError(f"the program is not frozen: {parameters} parameters are still attributes")

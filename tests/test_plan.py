@@ -159,6 +159,29 @@ def test_cells_that_do_not_fit_the_memory_are_split_in_packs_with_baseline_and_t
     assert len({pack.cohort for pack in packs}) == len(packs)
 
 
+def _comparing(memory_bytes: int, *compare: list[str]) -> list[list[str]]:
+    chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(8)]
+    suite = suite_of(methods=chosen, lengths=[64], compare=list(compare))
+    cohorts = plan_of(suite, slots=(replace(SLOT, memory_bytes=memory_bytes),)).cohorts
+    return [[cell.name for cell in cohort.cells[2:]] for cohort in cohorts]
+
+
+def test_methods_that_are_compared_directly_stand_in_one_pack() -> None:
+    packs = _comparing(8 * GIB, ["m1", "m7"])
+    assert [pack for pack in packs if {"m1", "m7"} & set(pack)] == [packs[0]]
+    assert sorted(name for pack in packs for name in pack) == [f"m{number}" for number in range(1, 8)]
+
+
+def test_groups_that_share_a_method_stay_together() -> None:
+    packs = _comparing(8 * GIB, ["m1", "m5"], ["m5", "m7"])
+    assert {"m1", "m5", "m7"} <= set(packs[0])
+
+
+def test_a_comparison_that_does_not_fit_the_memory_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"compare: 3 methods do not fit .* only 1 do"):
+        _comparing(4 * GIB, ["m1", "m2", "m3"])
+
+
 def test_cells_that_fit_the_memory_stay_together() -> None:
     assert len(_packed(memory_bytes=64 * GIB, methods=8)) == 1
 
