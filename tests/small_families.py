@@ -13,7 +13,9 @@ from small_models import WORDS, vary_weights
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from farm.records import ModelInfo
+from farm.quality import PARITY_LIMIT
+from farm.records import ModelInfo, Workload
+from tasks.method import Arrays, Loaded, find_method
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
@@ -63,6 +65,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 """By family, as config.json names it. MiniLM models are of family bert."""
 
+LARGEST_ERROR = 0.1
+"""Of the largest logit, in reduced precision: enough for rounding, not for a layer left out."""
+
 COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
@@ -99,6 +104,30 @@ def some_inputs(model: ModelInfo, length: int, batch_size: int = 2) -> dict[str,
     types[:, length // 2 :] = 1
     arrays = {"input_ids": np.where(mask == 1, ids, padding), "attention_mask": mask, "token_type_ids": types}
     return {name: arrays[name] for name in model.input_names}
+
+
+def prepared(method_id: str, model: ModelInfo, length: int, folder: Path, **options: Any) -> Loaded:
+    """A method, prepared below `folder` and loaded for two rows of a length."""
+    method, workload = find_method(method_id), Workload("cpu", 2, 2, length, options)
+    method.check_model(model)
+    artifact = folder / method_id
+    artifact.mkdir()
+    if method.depends_on(workload) is not None:
+        method.prepare(model, workload, artifact)
+    return method.load(model, workload, artifact)
+
+
+def logits_of(call: Loaded, inputs: Arrays) -> np.ndarray:
+    """What a loaded method answers, in memory of its own."""
+    return call(inputs)["logits"].copy()
+
+
+def assert_same(method_id: str, answered: np.ndarray, baseline: np.ndarray) -> None:
+    """Logits `[2, labels]` are the baseline's, as far as the method promises, and the two rows' differ."""
+    assert answered.shape == baseline.shape
+    assert np.abs(baseline[0] - baseline[1]).max() > 100 * PARITY_LIMIT
+    limit = PARITY_LIMIT if find_method(method_id).exact else LARGEST_ERROR * np.abs(baseline).max()
+    assert np.abs(answered - baseline).max() <= limit
 
 
 def _special_tokens(family: str) -> tuple[str, ...]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_families import SETTINGS, small_classifier, some_inputs
+from small_families import SETTINGS, assert_same, logits_of, prepared, small_classifier, some_inputs
 
 from farm.quality import PARITY_LIMIT
-from farm.records import ModelInfo, Workload
+from farm.records import ModelInfo
 from tasks.inputs import build_inputs
-from tasks.method import Arrays, Loaded, find_method
+from tasks.method import Loaded
 
 BASELINE = "pytorch-fp32"
-OTHERS = ("torchscript-fp32", "onnxruntime-fp32", "pytorch-int8-dynamic")
+OTHERS = ("torchscript-fp32", "onnxruntime-fp32", "pytorch-int8-dynamic", "pytorch-bf16")
 WITHOUT_SDPA = ("mpnet", "deberta-v2")
 FUSED_BY_ONNX_RUNTIME = ("distilbert", "bert", "roberta", "xlm-roberta", "camembert", "electra")
-
-LARGEST_INT8_ERROR = 0.1
-"""Of the largest logit: enough for rounding to eight bits, not for a layer left out."""
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -33,29 +31,8 @@ def load(tmp_path: Path) -> Iterator[Load]:
     import torch
 
     threads = torch.get_num_threads()
-
-    def prepared(method_id: str, model: ModelInfo, length: int) -> Loaded:
-        method, workload = find_method(method_id), Workload("cpu", 2, 2, length)
-        folder = tmp_path / method_id
-        folder.mkdir()
-        method.check_model(model)
-        if method.depends_on(workload) is not None:
-            method.prepare(model, workload, folder)
-        return method.load(model, workload, folder)
-
-    yield prepared
+    yield partial(prepared, folder=tmp_path)
     torch.set_num_threads(threads)
-
-
-def _logits(call: Loaded, inputs: Arrays) -> np.ndarray:
-    return call(inputs)["logits"].copy()
-
-
-def _assert_same(answered: np.ndarray, baseline: np.ndarray, method_id: str) -> None:
-    assert answered.shape == baseline.shape
-    assert np.abs(baseline[0] - baseline[1]).max() > 100 * PARITY_LIMIT  # the inputs matter
-    limit = PARITY_LIMIT if find_method(method_id).exact else LARGEST_INT8_ERROR * np.abs(baseline).max()
-    assert np.abs(answered - baseline).max() <= limit
 
 
 def _remarks(call: Loaded) -> list[str]:
@@ -76,7 +53,7 @@ def test_text_fills_a_family_up_to_its_last_position(family: str, tmp_path: Path
     model = small_classifier(tmp_path / "model", family, positions=130)
     (inputs,) = build_inputs(model, ["the camera is very good ."], 130, 2, kind="full", count=1)
     assert inputs["attention_mask"].all()
-    assert np.isfinite(_logits(load(BASELINE, model, 130), inputs)).all()
+    assert np.isfinite(logits_of(load(BASELINE, model, 130), inputs)).all()
 
 
 def test_modernbert_says_what_its_head_reads(tmp_path: Path) -> None:
@@ -93,7 +70,7 @@ def test_a_method_answers_what_the_baseline_answers(
     model, length = small_classifier(tmp_path / "model", family), 24
     inputs = some_inputs(model, length)
     call = load(method_id, model, length)
-    _assert_same(_logits(call, inputs), _logits(load(BASELINE, model, length), inputs), method_id)
+    assert_same(method_id, logits_of(call, inputs), logits_of(load(BASELINE, model, length), inputs))
     call.proof()
 
 
@@ -104,7 +81,7 @@ def test_padding_changes_no_familys_answer(family: str, tmp_path: Path, load: Lo
     inputs = some_inputs(model, 24)
     trimmed = {name: array[1:, : inputs["attention_mask"][1].sum()] for name, array in inputs.items()}
     call = load(BASELINE, model, 24)
-    np.testing.assert_allclose(_logits(call, inputs)[1], _logits(call, trimmed)[0], atol=PARITY_LIMIT)
+    np.testing.assert_allclose(logits_of(call, inputs)[1], logits_of(call, trimmed)[0], atol=PARITY_LIMIT)
 
 
 @pytest.mark.real
@@ -113,9 +90,9 @@ def test_padding_changes_no_familys_answer(family: str, tmp_path: Path, load: Lo
 def test_one_label_and_many_come_back_as_columns(labels: int, method_id: str, tmp_path: Path, load: Load) -> None:
     model = small_classifier(tmp_path / "model", "bert", labels=labels)
     inputs = some_inputs(model, 12)
-    answered = _logits(load(method_id, model, 12), inputs)
+    answered = logits_of(load(method_id, model, 12), inputs)
     assert answered.shape == (2, labels)
-    _assert_same(answered, _logits(load(BASELINE, model, 12), inputs), method_id)
+    assert_same(method_id, answered, logits_of(load(BASELINE, model, 12), inputs))
 
 
 @pytest.mark.real
@@ -128,7 +105,7 @@ def test_all_of_a_models_positions_can_be_used(
     model = small_classifier(tmp_path / "model", family, positions=positions)
     inputs = some_inputs(model, positions)
     call = load(method_id, model, positions)
-    _assert_same(_logits(call, inputs), _logits(load(BASELINE, model, positions), inputs), method_id)
+    assert_same(method_id, logits_of(call, inputs), logits_of(load(BASELINE, model, positions), inputs))
 
 
 @pytest.mark.real
