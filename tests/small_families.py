@@ -65,15 +65,14 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 """By family, as config.json names it. MiniLM models are of family bert."""
 
-LARGEST_ERROR = 0.1
-"""Of the largest logit, in reduced precision: enough for rounding, not for a layer left out."""
+LARGEST_ERROR = 0.2
+"""Of the norm of the logits, in reduced precision: models as narrow and as random as these lose up to 13 % to int8, and
+a layer left out is over 100 %."""
 
 COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-def small_classifier(
-    folder: Path, family: str, *, labels: int = 3, positions: int = 40, **changes: Any
-) -> ModelInfo:
+def small_classifier(folder: Path, family: str, *, labels: int = 3, positions: int = 40, **changes: Any) -> ModelInfo:
     """Save a random classifier that takes `positions` tokens into `folder`, with `changes` to its configuration."""
     torch.manual_seed(0)
     table = positions + 2 if family in COUNT_FROM_PADDING else positions
@@ -126,8 +125,10 @@ def assert_same(method_id: str, answered: np.ndarray, baseline: np.ndarray) -> N
     """Logits `[2, labels]` are the baseline's, as far as the method promises, and the two rows' differ."""
     assert answered.shape == baseline.shape
     assert np.abs(baseline[0] - baseline[1]).max() > 100 * PARITY_LIMIT
-    limit = PARITY_LIMIT if find_method(method_id).exact else LARGEST_ERROR * np.abs(baseline).max()
-    assert np.abs(answered - baseline).max() <= limit
+    if find_method(method_id).exact:
+        assert np.abs(answered - baseline).max() <= PARITY_LIMIT
+    else:
+        assert np.linalg.norm(answered - baseline) <= LARGEST_ERROR * np.linalg.norm(baseline)
 
 
 def _special_tokens(family: str) -> tuple[str, ...]:

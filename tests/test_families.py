@@ -63,9 +63,7 @@ def test_modernbert_says_what_its_head_reads(tmp_path: Path) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("method_id", OTHERS)
 @pytest.mark.parametrize("family", SETTINGS)
-def test_a_method_answers_what_the_baseline_answers(
-    family: str, method_id: str, tmp_path: Path, load: Load
-) -> None:
+def test_a_method_answers_what_the_baseline_answers(family: str, method_id: str, tmp_path: Path, load: Load) -> None:
     # Longer than the examples that exporters are given, and than ModernBERT's window.
     model, length = small_classifier(tmp_path / "model", family), 24
     inputs = some_inputs(model, length)

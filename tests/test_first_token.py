@@ -78,7 +78,7 @@ def test_the_last_layer_shrinks_and_no_logit_changes(family: str, attention: str
     assert whole - _operations(module, tensors) >= LEAST_SAVED
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.real)])
 def test_a_model_that_reads_the_mean_is_left_alone(attention: str, tmp_path: Path) -> None:
     model = small_classifier(tmp_path, "modernbert", classifier_pooling="mean")
     module, tensors = _exported(model, attention), _tensors(model)
