@@ -74,7 +74,7 @@ class SessionCallable:
         if self._facts["fusion_expected"]:
             raise ProofFailedError(missing)
         family = self._facts["family"]
-        return evidence | {"remarks": [f"{missing}, as ONNX Runtime's optimizer has no pattern for {family} models"]}
+        return evidence | {"remarks": [f"{missing}, as ONNX Runtime's optimizer knows no more of {family} models"]}
 
     def _ones(self) -> np.ndarray:
         return np.ones((self._workload.batch_size, self._workload.length), np.int64)
