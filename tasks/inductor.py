@@ -231,7 +231,6 @@ class AotFp32(InductorMethod):
     runs_on: ClassVar[tuple[str, ...]] = ("torch",)
     Options: ClassVar[type] = CompileOptions
     proving: ClassVar[type[PackageCallable]] = PackageCallable
-    prunes_last_layer: ClassVar[bool] = False
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export, rewrite, and compile with the cell's number of threads."""

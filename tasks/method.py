@@ -31,7 +31,11 @@ class Loaded(Protocol):
         """Run one batch: token ids `[batch, length]` int64 in, `logits` `[batch, labels]` float32 on the host out."""
 
     def proof(self) -> Mapping[str, Any]:
-        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises."""
+        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises.
+
+        `remarks`, if there, is a list of sentences without full stops that the table prints: what this method does
+        without for this model.
+        """
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Method(ABC):
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
     any_shape: ClassVar[bool] = False
     """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
+    prunes_last_layer: ClassVar[bool] = False
+    """True where the last layer is computed for the first token alone, as far as nothing else of it is read."""
     Options: ClassVar[type] = NoOptions
     """A frozen dataclass of the settings that a suite may give; validated before anything runs."""
 
@@ -71,6 +77,17 @@ class Method(ABC):
         if device == "cpu" and missing:
             raise MethodUnsupportedError(
                 f"{self.id} needs the instruction sets {', '.join(missing)}; this CPU lacks them"
+            )
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise MethodUnsupportedError, with the reason, where the model's configuration rules this method out.
+
+        Called when planning, before anything is prepared, and for the demo perhaps before it is built: look at
+        `model`, not at its files.
+        """
+        if self.prunes_last_layer and model.pooling != "first":
+            raise MethodUnsupportedError(
+                f"{self.id} leaves out what a model's head does not read, but that of {model.name} reads all tokens"
             )
 
     def instruction_sets(self) -> set[str]:

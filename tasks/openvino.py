@@ -109,7 +109,6 @@ class OpenVinoFp32(Method):
     requires: ClassVar[tuple[str, ...]] = ("openvino", "torch", "transformers")
     runs_on: ClassVar[tuple[str, ...]] = ("openvino",)
     Options: ClassVar[type] = OpenVinoOptions
-    prunes_last_layer: ClassVar[bool] = False
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """The converted model has the cell's shape."""

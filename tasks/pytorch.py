@@ -41,19 +41,29 @@ def import_model_class(model: ModelInfo) -> None:
 
 
 def load_module(model: ModelInfo, attention: str = "sdpa") -> Any:
-    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation."""
+    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation.
+
+    Families without SDPA attention get eager attention when asked for it.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     module = AutoModelForSequenceClassification.from_pretrained(
         model.folder,
-        attn_implementation=attention,
+        # Asked for SDPA by name, transformers refuses where a family has none; by itself it prefers it and falls back.
+        attn_implementation=None if attention == "sdpa" else attention,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
     return module.eval()
+
+
+def attention_remarks(model: ModelInfo, as_asked: bool) -> list[str]:
+    """What the table says of a family whose attention could not be one operator."""
+    missing = f"attention runs as separate operators, as transformers has no SDPA attention for {model.family} models"
+    return [] if as_asked else [missing]
 
 
 def executed_products(call: Any) -> dict[str, int]:
@@ -115,6 +125,7 @@ class EagerCallable(TorchCallable):
 
     def __init__(self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str) -> None:
         super().__init__(module, model.input_names, workload.device)
+        self._model = model
         self._workload = workload
         self._expected_dtype = expected_dtype
 
@@ -125,13 +136,15 @@ class EagerCallable(TorchCallable):
         products, kernels = executed_kernels(lambda: executed_products(lambda: self(example)))
         kinds = (type(module) for module in self.module.modules())
         linear = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__name__ == "Linear")
+        attention, asked = self.module.config._attn_implementation, self._workload.options.get("attention", "sdpa")
         evidence = {
             "torch_threads": torch.get_num_threads(),
             "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
-            "attention": self.module.config._attn_implementation,
+            "attention": attention,
             "matrix_products": products,
             "linear_layers": dict(linear),
             "onednn_kernels": kernels,
+            "remarks": attention_remarks(self._model, as_asked=attention == asked),
         }
         if torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")

@@ -9,8 +9,9 @@ import pytest
 from made_up import GIB, GPU_SLOT, MACHINE, METHODS, MODEL, SLOT, plan_of, suite_of, supports_all_but
 
 from farm.errors import MethodUnsupportedError, RequestError
-from farm.plan import resolve_devices, round_order
-from farm.records import Cohort, Device, Machine
+from farm.plan import check_support, resolve_devices, round_order
+from farm.records import Cohort, Device, Machine, ModelInfo
+from tasks.controls import Wrong
 
 
 def _cell_ids(**keys: Any) -> list[str]:
@@ -125,6 +126,17 @@ def test_an_unsupported_method_stays_in_the_plan_with_its_reason() -> None:
     assert [cell.name for cell in plan.cohorts[0].cells][2:] == list(METHODS[1:])
 
 
+def test_a_method_that_cannot_run_the_model_is_unsupported_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: Wrong, model: ModelInfo) -> None:
+        raise MethodUnsupportedError(f"{self.id} cannot run {model.family} models")
+
+    monkeypatch.setattr(Wrong, "check_model", refuse)
+    plan = plan_of(supported=check_support)
+    assert plan.unsupported == {"control-wrong": "control-wrong cannot run distilbert models"}
+
+
 def test_a_baseline_that_cannot_run_is_refused_with_the_remedy() -> None:
     with pytest.raises(RequestError, match=r"baseline: control-null needs what is not here. Name another one"):
         plan_of(supported=supports_all_but("control-null"))
@@ -218,8 +230,8 @@ def test_the_model_decides_what_fits() -> None:
     assert len(plan_of(model=large).cohorts) > len(plan_of().cohorts)
 
 
-def _no_cuda(method_id: str, machine: Machine, device: Device) -> None:
-    del machine
+def _no_cuda(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
+    del machine, model
     if device == "cuda":
         raise MethodUnsupportedError(f"{method_id} needs CUDA")
 
