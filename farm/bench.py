@@ -33,7 +33,9 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
     else:
         texts = dataset.texts
     if dataset is not None:
-        for source in sorted({str(choice.options["calibration"]) for choice in suite.methods if "calibration" in choice.options}):
+        for source in sorted(
+            {str(choice.options["calibration"]) for choice in suite.methods if "calibration" in choice.options}
+        ):
             check_disjoint(source, dataset.texts)
     shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
     inputs = {

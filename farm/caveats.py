@@ -139,11 +139,15 @@ def bootstrap_lines(rows: Sequence[Row], shared: Collection[int]) -> Iterator[st
 def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
     """What to know about rows that are ok: each remark once, with the cells it applies to."""
     remarks: dict[str, list[Row]] = {}
+    in_some: set[str] = set()
     for row in sorted(rows, key=lambda row: row["length"]):
         for reason in (row.get("reasons") or ()) if row.get("status", "ok") == "ok" else ():
-            remarks.setdefault(re.sub(r" \(\d+ of \d+ replicas\)$", "", reason), []).append(row)
+            remark = re.sub(r" \(\d+ of \d+ replicas\)$", "", reason)
+            remarks.setdefault(remark, []).append(row)
+            in_some |= {remark} if remark != reason else set()
     for remark, where in remarks.items():
-        yield f"{remark[:1].upper()}{remark[1:]}, in one replica or more: {_cells(where)}."
+        often = ", in one replica or more" if remark in in_some else ""
+        yield f"{remark[:1].upper()}{remark[1:]}{often}: {_cells(where)}."
 
 
 def _twins_apart(run: Sequence[Row]) -> list[Row]:

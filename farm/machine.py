@@ -162,7 +162,10 @@ def _hardware_class(facts: dict[str, object]) -> str:
     return f"{slug}-{facts['logical_cpus']}cpu-{memory_gib}gib{gpu}-{digest}"
 
 
-DISTRIBUTIONS = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnx", "ray", "numpy", "tokenizers")
+DISTRIBUTIONS = (
+    *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnx", "ray", "numpy", "tokenizers"),
+    *("openvino", "nncf", "torchao"),
+)
 
 
 def library_versions() -> dict[str, str]:

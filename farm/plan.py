@@ -45,14 +45,16 @@ class Plan:
 
 
 class Support(Protocol):
-    """Raises MethodUnsupportedError where a method cannot run on a machine's device."""
+    """Raises MethodUnsupportedError where a method cannot run on a machine's device, or cannot run the model."""
 
-    def __call__(self, method_id: str, machine: Machine, device: Device) -> None: ...
+    def __call__(self, method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None: ...
 
 
-def check_support(method_id: str, machine: Machine, device: Device) -> None:
-    """Raise MethodUnsupportedError where the method cannot run on this machine."""
-    find_method(method_id).check_supported(machine, device)
+def check_support(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
+    """Raise MethodUnsupportedError where the method cannot run on this machine, or cannot run this model."""
+    method = find_method(method_id)
+    method.check_supported(machine, device)
+    method.check_model(model)
 
 
 def resolve_devices(suite: Suite, machines: Sequence[Machine]) -> tuple[Device, ...]:
@@ -96,13 +98,15 @@ def make_plan(
     cohorts: list[Cohort] = []
     shapes = product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads)
     found = [(device, slot) for device in DEVICES if (slot := _slot_for(device, slots, suite.hardware))]
-    left_out = _left_out(suite, found, machines, supported)
+    can_run = partial(supported, model=model)
+    left_out = _left_out(suite, found, machines, can_run)
     by_device = [(device, slot) for device, slot in found if device not in left_out]
     for length, batch_size, threads in shapes:
         for device, slot in by_device:
             workload = Workload(device, _threads(threads, slot), batch_size, length)
-            cells = _cells(suite, workload, machines[slot.hardware_class], supported)
-            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, model, slot)]
+            check = partial(can_run, machine=machines[slot.hardware_class], device=device)
+            cells = _cells(suite, workload, check)
+            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, suite.compare, model, slot)]
     if not cohorts:
         raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
     return Plan(suite, model, tuple(cohorts), left_out)
@@ -127,7 +131,7 @@ def _slot_for(device: Device, slots: Sequence[Slot], hardware: str) -> Slot | No
 
 
 def _left_out(
-    suite: Suite, found: Sequence[tuple[Device, Slot]], machines: Mapping[str, Machine], supported: Support
+    suite: Suite, found: Sequence[tuple[Device, Slot]], machines: Mapping[str, Machine], can_run: Callable[..., None]
 ) -> dict[str, str]:
     """GPUs that nobody asked for by name and on which the baseline cannot run: a reason to go on without them."""
     left_out: dict[str, str] = {}
@@ -135,7 +139,7 @@ def _left_out(
         if device == "cpu" or device in suite.devices:
             continue
         try:
-            supported(suite.baseline_choice.method_id(device), machines[slot.hardware_class], device)
+            can_run(suite.baseline_choice.method_id(device), machine=machines[slot.hardware_class], device=device)
         except MethodUnsupportedError as error:
             left_out[device] = str(error)
     return left_out
@@ -151,9 +155,8 @@ def _threads(asked: Any, slot: Slot) -> int:
     return threads
 
 
-def _cells(suite: Suite, workload: Workload, machine: Machine, supported: Support) -> list[Cell]:
+def _cells(suite: Suite, workload: Workload, check: Callable[[str], None]) -> list[Cell]:
     """Baseline, twin, then the other methods in the suite's order; unsupported ones carry their reason."""
-    check = partial(supported, machine=machine, device=workload.device)
     baseline = _cell(suite.baseline_choice, "baseline", workload, inputs=suite.inputs, check=check)
     if baseline.unsupported:
         raise RequestError(f"baseline: {baseline.unsupported}. Name another one with --set baseline=NAME")
@@ -181,12 +184,36 @@ def _twin_id(baseline: Cell, name: str) -> str:
     return f"{name}{TWIN_SUFFIX}{baseline.cell.removeprefix(name)}"
 
 
-def _packs(cells: list[Cell], model: ModelInfo, slot: Slot) -> list[list[Cell]]:
-    """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin."""
-    fits = max(3, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)))
-    pair, others = cells[:2], cells[2:]
-    size = fits - len(pair)
-    return [pair + others[start : start + size] for start in range(0, max(1, len(others)), size)]
+def _packs(cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: ModelInfo, slot: Slot) -> list[list[Cell]]:
+    """Split a cohort whose cells do not fit the memory together; each pack has the baseline and its twin.
+
+    Methods that the suite compares directly stay together. Raises RequestError where they do not fit together.
+    """
+    pair, others = list(cells[:2]), cells[2:]
+    size = max(1, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)) - 2)
+    packs: list[list[Cell]] = []
+    for group in _groups(others, compare):
+        if len(group) > size:
+            raise RequestError(
+                f"compare: {len(group)} methods do not fit into this machine's memory together, only {size} do; "
+                "compare fewer of them at once"
+            )
+        if not packs or len(packs[-1]) + len(group) > size:
+            packs.append([])
+        packs[-1] += group
+    return [pair + pack for pack in packs] or [pair]
+
+
+def _groups(cells: Sequence[Cell], compare: Sequence[Sequence[str]]) -> list[list[Cell]]:
+    """Cells that must not be separated, in the order of their first: those compared directly, others alone."""
+    groups: list[list[Cell]] = []
+    for cell in cells:
+        partners = {name for names in compare if cell.name in names for name in names}
+        joined = [group for group in groups if partners & {each.name for each in group}]
+        rest = [group for group in groups if group not in joined]
+        groups = [*rest, [*(each for group in joined for each in group), cell]]
+    order = list(cells)
+    return sorted(groups, key=lambda group: order.index(group[0]))
 
 
 def _cohort(cells: Sequence[Cell], slot: Slot, inputs: str) -> Cohort:

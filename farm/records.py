@@ -9,6 +9,7 @@ from typing import Any, Literal
 Role = Literal["baseline", "twin", "candidate"]
 Status = Literal["ok", "failed", "unsupported", "invalid"]
 Device = Literal["cpu", "cuda"]
+Pooling = Literal["first", "mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class ModelInfo:
     input_names: tuple[str, ...]
     labels: tuple[str, ...]
     weight_bytes: int
+    pooling: Pooling = "first"
+    """What the classification head reads of the last layer: the first token, or the mean over all."""
 
 
 @dataclass(frozen=True, slots=True)

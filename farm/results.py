@@ -70,6 +70,7 @@ class Results:
             same_within=speedups.same_within(self.store, self.run),
             effort=suite.get("effort"),
             command=record.command if record else "farm run",
+            compare=suite.get("compare", ()),
             order=suite.get("order"),
         )
 

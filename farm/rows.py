@@ -121,8 +121,10 @@ def _outcome(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
     quality = log.quality.get(cell.cell)
     reasons = [failure.reason] if failure else []
     ready = log.ready.get(cell.cell)
-    if ready and not ready.steady and not failure:
-        reasons.append("not steady when timing began")
+    if ready and not failure:
+        reasons += [] if ready.steady else ["not steady when timing began"]
+        # What a method does without for this model, in its own words.
+        reasons += ready.proof["method"].get("remarks", [])
     return {
         "status": failure.status if failure else "ok",
         "reasons": reasons,

@@ -82,6 +82,8 @@ class Suite(Strict):
     model: str = "demo"
     baseline: str = ""
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1)]
+    compare: tuple[Annotated[tuple[str, ...], Field(min_length=2)], ...] = ()
+    """Groups of methods that are compared directly too, each with the first of its group: they stand in one pack."""
     lengths: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(min_length=1)] = (64, 128, 256, 512)
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1,)
     devices: Annotated[tuple[Literal["auto", "cpu", "cuda"], ...], Field(min_length=1)] = ("auto",)
@@ -117,6 +119,11 @@ class Suite(Strict):
             near = difflib.get_close_matches(self.baseline, names, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"baseline: '{self.baseline}' is not one of the methods ({', '.join(names)}).{hint}")
+        for name in (name for group in self.compare for name in group):
+            if name not in names:
+                raise ValueError(f"compare: '{name}' is not one of the methods ({', '.join(names)})")
+            if name == self.baseline:
+                raise ValueError(f"compare: '{name}' is the baseline, with which all methods are compared anyway")
         for choice in self.methods:
             _check_options(choice)
         return self

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import captions, caveats, stats
+from farm import captions, caveats, direct, stats
 from farm.ratios import Claims, Ratio, Row, claims_of, geometric_mean_ratio, has_speedup, ratio_of
 
 
@@ -68,6 +68,7 @@ class _Run:
     methods: Sequence[str]
     same_within: float
     effort: str | None
+    compare: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,15 @@ def speedup_table(
     same_within: float = 0.03,
     effort: str | None = None,
     command: str = "farm run",
+    compare: Sequence[Sequence[str]] = (),
     order: str | None = None,
 ) -> SpeedupTable:
     """The table of one run's speedups (rows of SPEEDUP_SCHEMA).
 
     `methods` gives the order of the rows, the suite's; names not in it come last. `same_within` is the margin of
     `same`, a fraction. `effort` and `command` (what made the run) are for the line that says how to ask for more
-    certainty, `order` (the suite's) for the one that warns of blocked order. Rows with a speedup but without
-    `log_ratios` get means without an interval.
+    certainty, `order` (the suite's) for the one that warns of blocked order; `compare` has the suite's groups of
+    methods to compare directly. Rows with a speedup but without `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -103,7 +105,7 @@ def speedup_table(
         groups.setdefault(key, []).append(row)
     # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
     ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
-    run = _Run(tuple(rows), methods, same_within, effort)
+    run = _Run(tuple(rows), methods, same_within, effort, compare)
     blocks = tuple(_block(group, run) for _, group in ordered)
     footer = tuple(captions.table_lines(rows, same_within, effort, command, order))
     return SpeedupTable(_title(rows), blocks, footer)
@@ -134,6 +136,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
         notes=tuple(f"{text} (length {', '.join(map(str, at))})" for text, at in scope.notes.items()),
         # From what decides whether to believe the block to what only explains it.
         footer=(
+            *direct.direct_lines(rows, run.compare, run.same_within),
             *caveats.twin_lines(rows, run.rows, run.same_within),
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),

@@ -23,7 +23,14 @@ Edge = tuple[Any, int]
 ELEMENTWISE = (
     *("add", "sub", "mul", "div", "relu", "gelu", "tanh", "silu", "dropout", "to", "_to_copy", "clone", "contiguous"),
     *("neg", "exp", "sigmoid", "pow", "sqrt", "rsqrt", "alias", "detach", "masked_fill", "where", "native_dropout"),
+    *("clamp", "bitwise_not", "logical_not"),
 )
+
+ALLOCATES = ("add", "sub", "mul", "div", "linear", "matmul", "bmm", "gather")
+"""Operators whose result shares no memory with anything else."""
+
+CHECK = "_assert_tensor_metadata"
+"""Exporting puts these before conversions; they look at the dtype, which pruning leaves alone."""
 
 
 def keep_first_token(module: Any) -> int:
@@ -32,16 +39,48 @@ def keep_first_token(module: Any) -> int:
     0 means that the model reads more than one position (mean pooling, say), so that there is nothing to leave out.
     Shapes must be static. Outputs equal the unpruned module's within rounding.
     """
+    _cut_into_slices(module.graph)
     demands = _demands(module.graph)
-    shrunk = [node for node, demand in demands.items() if demand is not None and _reads(node, demand) is not None]
-    for node in shrunk:
-        demand = demands[node]
-        assert demand is not None
-        _shrink(module.graph, node, demand, demands)
-    _narrow_selections(module.graph, demands)
+    shrunk = {node: dim for node, dim in demands.items() if dim is not None and _reads(node, dim) is not None}
+    for node, dim in shrunk.items():
+        _shrink(module.graph, node, dim, shrunk)
+    # Only now: the rules read the shapes from before.
+    for node, dim in shrunk.items():
+        node.meta["val"] = node.meta["val"].narrow(dim, 0, 1)
     module.graph.lint()
     module.recompile()
     return len(shrunk)
+
+
+def _cut_into_slices(graph: Any) -> None:
+    """Replace operators that return a list of pieces by a slice for each piece: every node is then one tensor."""
+    for node in list(graph.nodes):
+        piece = _piece(*node.args) if node.target is operator.getitem else None
+        if piece is None:
+            continue
+        with graph.inserting_before(node):
+            cut = graph.call_function(*piece)
+        cut.meta.update(node.meta)
+        node.replace_all_uses_with(cut)
+        source = node.args[0]
+        for unused in (node, source):
+            if not unused.users:
+                graph.erase_node(unused)
+
+
+def _piece(source: Any, index: int) -> tuple[Any, tuple[Any, ...]] | None:
+    """The operator and arguments that give piece `index` of what `source` takes to pieces."""
+    import torch
+
+    name = _name(source)
+    if name == "unbind":
+        return torch.ops.aten.select.int, (source.args[0], source.args[1] if len(source.args) > 1 else 0, index)
+    if name in ("chunk", "split", "split_with_sizes"):
+        dim = source.args[2] if len(source.args) > 2 else 0
+        sizes = [operator.index(piece.shape[dim]) for piece in source.meta["val"]]
+        start = sum(sizes[:index])
+        return torch.ops.aten.slice.Tensor, (source.args[0], dim, start, start + sizes[index])
+    return None
 
 
 def _demands(graph: Any) -> dict[Any, Demand]:
@@ -49,6 +88,8 @@ def _demands(graph: Any) -> dict[Any, Demand]:
     wanted: dict[Any, set[Demand]] = {}
     demands: dict[Any, Demand] = {}
     for node in reversed(graph.nodes):
+        if _name(node) == CHECK:
+            continue
         mine = wanted.pop(node, set())
         demand = next(iter(mine)) if len(mine) == 1 else None
         demands[node] = demand
@@ -84,6 +125,12 @@ def _elementwise(node: Any, dim: int) -> Sequence[Edge] | None:
         if own >= 0 and _shape(argument)[own] != 1:
             edges.append((argument, own))
     return edges
+
+
+def _in_place(node: Any, dim: int) -> Sequence[Edge] | None:
+    """As without the underscore, where nobody else sees the memory that is written to."""
+    written = node.args[0]
+    return _elementwise(node, dim) if len(written.users) == 1 and _name(written) in ALLOCATES else None
 
 
 def _rows(node: Any, dim: int) -> Sequence[Edge] | None:
@@ -143,6 +190,30 @@ def _expand(node: Any, dim: int) -> Sequence[Edge] | None:
     return [(source, own)] if own >= 0 and _shape(source)[own] != 1 else []
 
 
+def _unsqueeze(node: Any, dim: int) -> Sequence[Edge] | None:
+    added = node.args[1] % _rank(node)
+    return None if dim == added else [(node.args[0], dim - (dim > added))]
+
+
+def _without(node: Any, dim: int) -> Sequence[Edge] | None:
+    """Selecting an index, or squeezing, takes one dimension away."""
+    source = node.args[0]
+    if _rank(source) != _rank(node) + 1 or len(node.args) < 2 or not isinstance(node.args[1], int):
+        return None
+    return [(source, dim + (dim >= node.args[1] % _rank(source)))]
+
+
+def _cat(node: Any, dim: int) -> Sequence[Edge] | None:
+    joined = node.args[1] % _rank(node) if len(node.args) > 1 else 0
+    return [(each, dim) for each in node.args[0]] if dim != joined else None
+
+
+def _gather(node: Any, dim: int) -> Sequence[Edge] | None:
+    """out[i][j] = source[i][index[i][j]], when gathering along the last: its own dimension needs all of the source."""
+    source, along, index = node.args
+    return [(index, dim)] if dim == along % _rank(node) else [(source, dim), (index, dim)]
+
+
 def _slice(node: Any, dim: int) -> Sequence[Edge] | None:
     cut = node.args[1] % _rank(node) if len(node.args) > 1 else 0
     whole = _shape(node) == _shape(node.args[0])
@@ -151,11 +222,13 @@ def _slice(node: Any, dim: int) -> Sequence[Edge] | None:
 
 _RULES: Mapping[str, Callable[[Any, int], Sequence[Edge] | None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
+    **{f"{name}_": _in_place for name in ("add", "mul", "div", "masked_fill")},
     "linear": _rows,
     "layer_norm": _layer_norm,
     "softmax": _softmax,
     "_softmax": _softmax,
     "matmul": _matmul,
+    "bmm": _matmul,
     "scaled_dot_product_attention": _attention,
     "transpose": _transpose,
     "permute": _permute,
@@ -163,35 +236,34 @@ _RULES: Mapping[str, Callable[[Any, int], Sequence[Edge] | None]] = {
     "reshape": _view,
     "expand": _expand,
     "slice": _slice,
+    "unsqueeze": _unsqueeze,
+    "squeeze": _without,
+    "select": _without,
+    "cat": _cat,
+    "gather": _gather,
 }
 
 
-def _shrink(graph: Any, node: Any, dim: int, demands: Mapping[Any, Demand]) -> None:
+def _shrink(graph: Any, node: Any, dim: int, shrunk: Mapping[Any, int]) -> None:
     """Make the node compute index 0 of `dim` alone, from arguments narrowed where they are not already."""
+    from torch.fx.node import map_arg
+
     edges = dict(_reads(node, dim) or ())
     with graph.inserting_before(node):
-        replaced = {argument: _narrowed(graph, argument, own, demands) for argument, own in edges.items()}
-    node.args = _map(node.args, replaced)
-    node.kwargs = {key: replaced.get(value, value) if _is_node(value) else value for key, value in node.kwargs.items()}
+        replaced = {argument: _narrowed(graph, argument, own, shrunk) for argument, own in edges.items()}
+    node.args = map_arg(node.args, lambda each: replaced.get(each, each))
+    node.kwargs = map_arg(node.kwargs, lambda each: replaced.get(each, each))
     if _name(node) in ("view", "reshape", "expand"):
         node.args = (node.args[0], [1 if own == dim else size for own, size in enumerate(_shape(node))])
     elif _name(node) == "slice" and len(node.args) > 1 and node.args[1] % _rank(node) == dim:
         node.args = (node.args[0], dim, 0, 1)
 
 
-def _narrow_selections(graph: Any, demands: Mapping[Any, Demand]) -> None:
-    """Shapes recorded at narrowed nodes are now wrong; they are recorded anew by whoever runs the graph."""
-    for node in graph.nodes:
-        demand = demands.get(node)
-        if demand is not None and _reads(node, demand) is not None and "val" in node.meta:
-            node.meta["val"] = node.meta["val"].narrow(demand, 0, 1)
-
-
-def _narrowed(graph: Any, argument: Any, dim: int, demands: Mapping[Any, Demand]) -> Any:
+def _narrowed(graph: Any, argument: Any, dim: int, shrunk: Mapping[Any, int]) -> Any:
     """The argument at index 0 of `dim`: itself where it is computed so, else a slice of it."""
     import torch
 
-    if demands.get(argument) == dim and _reads(argument, dim) is not None:
+    if shrunk.get(argument) == dim:
         return argument
     cut = graph.call_function(torch.ops.aten.slice.Tensor, (argument, dim, 0, 1))
     cut.meta["val"] = argument.meta["val"].narrow(dim, 0, 1)
@@ -217,7 +289,3 @@ def _shape(node: Any) -> tuple[int, ...]:
 
 def _rank(node: Any) -> int:
     return len(node.meta["val"].shape)
-
-
-def _map(arguments: Any, replaced: Mapping[Any, Any]) -> Any:
-    return tuple(replaced.get(each, each) if _is_node(each) else each for each in arguments)

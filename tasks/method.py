@@ -31,7 +31,11 @@ class Loaded(Protocol):
         """Run one batch: token ids `[batch, length]` int64 in, `logits` `[batch, labels]` float32 on the host out."""
 
     def proof(self) -> Mapping[str, Any]:
-        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises."""
+        """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises.
+
+        `remarks`, if there, is a list of sentences without full stops that the table prints: what this method does
+        without for this model.
+        """
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Method(ABC):
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
     any_shape: ClassVar[bool] = False
     """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
+    prunes_last_layer: ClassVar[bool] = False
+    """True where the last layer is computed for the first token alone, as far as nothing else of it is read."""
     Options: ClassVar[type] = NoOptions
     """A frozen dataclass of the settings that a suite may give; validated before anything runs."""
 
@@ -71,6 +77,17 @@ class Method(ABC):
         if device == "cpu" and missing:
             raise MethodUnsupportedError(
                 f"{self.id} needs the instruction sets {', '.join(missing)}; this CPU lacks them"
+            )
+
+    def check_model(self, model: ModelInfo) -> None:
+        """Raise MethodUnsupportedError, with the reason, where the model's configuration rules this method out.
+
+        Called when planning, before anything is prepared, and for the demo perhaps before it is built: look at
+        `model`, not at its files.
+        """
+        if self.prunes_last_layer and model.pooling != "first":
+            raise MethodUnsupportedError(
+                f"{self.id} leaves out what a model's head does not read, but that of {model.name} reads all tokens"
             )
 
     def instruction_sets(self) -> set[str]:
@@ -118,10 +135,24 @@ def library_versions(*distributions: str) -> dict[str, str]:
 
 BUILT_IN: Mapping[str, str] = {
     "pytorch-fp32": "tasks.pytorch:PyTorchEager",
+    "pytorch-bf16": "tasks.pytorch:PyTorchBf16",
     "pytorch-int8-dynamic": "tasks.pytorch_int8:PyTorchInt8Dynamic",
+    "pytorch-fp32-compile": "tasks.inductor:TorchCompileFp32",
+    "pytorch-bf16-compile": "tasks.inductor:TorchCompileBf16",
+    "pytorch-fp32-aot": "tasks.inductor:AotFp32",
+    "pytorch-fp32-aot-pruned": "tasks.inductor:AotFp32Pruned",
+    "pytorch-int8-pt2e": "tasks.inductor_int8:Pt2eInt8",
+    "pytorch-int8-pt2e-dynamic": "tasks.inductor_int8:Pt2eInt8Dynamic",
+    "pytorch-int8-pt2e-pruned": "tasks.inductor_int8:Pt2eInt8Pruned",
     "torchscript-fp32": "tasks.torchscript:TorchScript",
     "onnxruntime-fp32": "tasks.onnx_runtime:OnnxRuntimeFp32",
     "onnxruntime-fp16": "tasks.onnx_runtime:OnnxRuntimeFp16",
+    "openvino-fp32": "tasks.openvino:OpenVinoFp32",
+    "openvino-fp32-pruned": "tasks.openvino:OpenVinoFp32Pruned",
+    "openvino-bf16": "tasks.openvino:OpenVinoBf16",
+    "openvino-bf16-pruned": "tasks.openvino:OpenVinoBf16Pruned",
+    "openvino-int8": "tasks.openvino:OpenVinoInt8",
+    "openvino-int8-pruned": "tasks.openvino:OpenVinoInt8Pruned",
     "control-null": "tasks.controls:Null",
     "control-work": "tasks.controls:FixedWork",
     "control-crash": "tasks.controls:Crash",

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from farm.errors import RequestError
-from farm.records import ModelInfo
+from farm.records import ModelInfo, Pooling
 from tasks.demo import ensure_demo
 from tasks.digests import remembered_sha256
 from tasks.progress import Progress
@@ -26,6 +26,7 @@ _HUB_FILES += ["tokenizer_config.json"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 _TOKENS = ("input_ids", "attention_mask")
+_TOKEN_TYPES = "token_type_ids"
 _INPUTS_BY_FAMILY = {
     "distilbert": _TOKENS,
     "mpnet": _TOKENS,
@@ -33,14 +34,18 @@ _INPUTS_BY_FAMILY = {
     "xlm-roberta": _TOKENS,
     "camembert": _TOKENS,
     "modernbert": _TOKENS,
-    "bert": (*_TOKENS, "token_type_ids"),
-    "electra": (*_TOKENS, "token_type_ids"),
-    "albert": (*_TOKENS, "token_type_ids"),
-    "deberta-v2": _TOKENS,
+    "bert": (*_TOKENS, _TOKEN_TYPES),
+    "electra": (*_TOKENS, _TOKEN_TYPES),
+    "albert": (*_TOKENS, _TOKEN_TYPES),
+    "deberta-v2": (*_TOKENS, _TOKEN_TYPES),
 }
 
-# These count positions from the padding token's id + 1, so that the first two of the table are never a token's.
-_FIRST_POSITION = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
+_TOKEN_TYPES_UNLESS_STATED = {"deberta-v2": 0}
+"""How many token types a config.json means that names none; two in the other families."""
+
+# Fairseq's heritage: positions are counted from the padding token's id + 1, so that no token has the table's first.
+_COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_FAIRSEQ_PADDING = 1
 
 
 def resolve_model(name: str, progress: Progress) -> ModelInfo:
@@ -63,6 +68,7 @@ def resolve_model(name: str, progress: Progress) -> ModelInfo:
         input_names=_input_names(config),
         labels=_labels(config),
         weight_bytes=sum(path.stat().st_size for path in weights),
+        pooling=_pooling(config),
     )
 
 
@@ -173,18 +179,28 @@ def _max_length(folder: Path, config: Mapping[str, Any]) -> int:
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int):
         raise RequestError(f"model {folder}: config.json states no max_position_embeddings; save the model again")
-    return positions - _FIRST_POSITION.get(config["model_type"], 0)
+    if config["model_type"] not in _COUNT_FROM_PADDING:
+        return positions
+    stated = config.get("pad_token_id")
+    # MPNet's own code ignores what its configuration says.
+    padding = _FAIRSEQ_PADDING if stated is None or config["model_type"] == "mpnet" else int(stated)
+    return positions - padding - 1
 
 
 def _input_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    names = _INPUTS_BY_FAMILY[config["model_type"]]
-    # DeBERTa's token types are optional; most of its models have none.
-    if config["model_type"] == "deberta-v2" and config.get("type_vocab_size", 0) > 0:
-        return (*names, "token_type_ids")
-    return names
+    """Token types are left out where there are fewer than two: a model takes all zeros then by itself."""
+    family = config["model_type"]
+    types = config.get("type_vocab_size", _TOKEN_TYPES_UNLESS_STATED.get(family, 2))
+    return tuple(name for name in _INPUTS_BY_FAMILY[family] if name != _TOKEN_TYPES or types >= 2)
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    # transformers leaves id2label out where there are two labels without names.
-    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    # transformers leaves id2label out where labels have no names, and then there are two unless the config counts them.
+    count = config.get("num_labels") or 2
+    names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count)}
     return tuple(str(names[index]) for index in sorted(names, key=int))
+
+
+def _pooling(config: Mapping[str, Any]) -> Pooling:
+    """What the classification head reads. Only ModernBERT leaves the choice."""
+    return "mean" if config["model_type"] == "modernbert" and config.get("classifier_pooling") == "mean" else "first"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Gt
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.onednn import executed_kernels
+from tasks.padding import trimmed
+from tasks.processors import needs_bf16
 
 MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_dynamic", "mkldnn_linear")
 """Operators whose dtype decides what a transformer's arithmetic costs."""
@@ -35,19 +41,29 @@ def import_model_class(model: ModelInfo) -> None:
 
 
 def load_module(model: ModelInfo, attention: str = "sdpa") -> Any:
-    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation."""
+    """Load the model in FP32 for inference. `attention` is transformers' name of an attention implementation.
+
+    Families without SDPA attention get eager attention when asked for it.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     module = AutoModelForSequenceClassification.from_pretrained(
         model.folder,
-        attn_implementation=attention,
+        # Asked for SDPA by name, transformers refuses where a family has none; by itself it prefers it and falls back.
+        attn_implementation=None if attention == "sdpa" else attention,
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
     )
     return module.eval()
+
+
+def attention_remarks(model: ModelInfo, as_asked: bool) -> list[str]:
+    """What the table says of a family whose attention could not be one operator."""
+    missing = f"attention runs as separate operators, as transformers has no SDPA attention for {model.family} models"
+    return [] if as_asked else [missing]
 
 
 def executed_products(call: Any) -> dict[str, int]:
@@ -91,7 +107,7 @@ class TorchCallable:
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(inputs[name]).to(self._device) for name in self._input_names}
             logits = self.run(tensors)
-            return {"logits": logits.to("cpu").numpy()}
+            return {"logits": logits.to("cpu", self._torch.float32).numpy()}
 
     def run(self, tensors: Mapping[str, Any]) -> Any:
         """Call the module on device tensors and return the logits."""
@@ -109,21 +125,26 @@ class EagerCallable(TorchCallable):
 
     def __init__(self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str) -> None:
         super().__init__(module, model.input_names, workload.device)
+        self._model = model
         self._workload = workload
         self._expected_dtype = expected_dtype
 
     def proof(self) -> Mapping[str, Any]:
         """Threads, parameter dtypes, and the executed matrix products by dtype."""
         torch = self._torch
-        products = executed_products(lambda: self(self.example(self._workload)))
+        example = self.example(self._workload)
+        products, kernels = executed_kernels(lambda: executed_products(lambda: self(example)))
         kinds = (type(module) for module in self.module.modules())
         linear = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__name__ == "Linear")
+        attention, asked = self.module.config._attn_implementation, self._workload.options.get("attention", "sdpa")
         evidence = {
             "torch_threads": torch.get_num_threads(),
             "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
-            "attention": self.module.config._attn_implementation,
+            "attention": attention,
             "matrix_products": products,
             "linear_layers": dict(linear),
+            "onednn_kernels": kernels,
+            "remarks": attention_remarks(self._model, as_asked=attention == asked),
         }
         if torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")
@@ -151,6 +172,18 @@ class TorchMethod(Method):
         import_model_class(model)
 
 
+@dataclass(frozen=True)
+class EagerOptions:
+    """Settings that a suite may give.
+
+    `attention`: transformers' name of an attention implementation. `length_bucket`: cut padding off, to a multiple of
+    so many tokens; None computes on padding too.
+    """
+
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    length_bucket: Annotated[int, Gt(0)] | None = None
+
+
 class PyTorchEager(TorchMethod):
     """Eager FP32 with scaled-dot-product attention, as transformers loads it."""
 
@@ -158,10 +191,31 @@ class PyTorchEager(TorchMethod):
     about: ClassVar[str] = "PyTorch eager, FP32, SDPA attention"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     any_shape: ClassVar[bool] = True
+    dtype: ClassVar[str] = "float32"
+    Options: ClassVar[type] = EagerOptions
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Load the checkpoint itself; nothing is prepared."""
+        import torch
+
         del folder
+        options = EagerOptions(**workload.options)
         use_threads(workload)
-        module = load_module(model).to(workload.device)
-        return EagerCallable(module, model, workload, expected_dtype="float32")
+        module = load_module(model, options.attention).to(workload.device, getattr(torch, self.dtype))
+        return trimmed(EagerCallable(module, model, workload, expected_dtype=self.dtype), options.length_bucket)
+
+
+class PyTorchBf16(PyTorchEager):
+    """Eager with weights and activations in BF16; oneDNN multiplies them on AMX or AVX-512 where the CPU has it."""
+
+    id: ClassVar[str] = "pytorch-bf16"
+    about: ClassVar[str] = "PyTorch eager, BF16, SDPA attention"
+    precision: ClassVar[str] = "bf16"
+    exact: ClassVar[bool] = False
+    dtype: ClassVar[str] = "bfloat16"
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """On a CPU without BF16 instructions the products are emulated, slower than FP32."""
+        super().check_supported(machine, device)
+        if device == "cpu":
+            needs_bf16(self.id, machine)

@@ -11,7 +11,14 @@ from typing import Any, ClassVar
 from farm.errors import ProofFailedError
 from farm.records import Device, ModelInfo, Workload
 from tasks.method import Loaded, library_versions
-from tasks.pytorch import MATRIX_PRODUCTS, TorchCallable, TorchMethod, load_module, use_threads
+from tasks.pytorch import (
+    MATRIX_PRODUCTS,
+    TorchCallable,
+    TorchMethod,
+    attention_remarks,
+    load_module,
+    use_threads,
+)
 
 PROGRAM = "traced.pt"
 
@@ -21,12 +28,12 @@ class ScriptCallable(TorchCallable):
 
     def __init__(self, program: Any, model: ModelInfo, workload: Workload) -> None:
         super().__init__(program, model.input_names, workload.device)
-        self._names = model.input_names
+        self._model = model
         self._workload = workload
 
     def run(self, tensors: Mapping[str, Any]) -> Any:
         """Call the program with positional tensors, in the order it was traced."""
-        return self.module(*(tensors[name] for name in self._names))
+        return self.module(*(tensors[name] for name in self._model.input_names))
 
     def proof(self) -> Mapping[str, Any]:
         """Matrix products of the frozen graph and the dtypes of its constants."""
@@ -39,6 +46,7 @@ class ScriptCallable(TorchCallable):
             "graph_nodes": sum(nodes.values()),
             "graph_matrix_products": products,
             "unfrozen_parameters": parameters,
+            "remarks": attention_remarks(self._model, as_asked=any("scaled_dot_product" in kind for kind in products)),
         }
         if parameters:
             raise ProofFailedError(f"the program is not frozen: {parameters} parameters are still attributes")

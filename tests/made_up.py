@@ -51,16 +51,16 @@ def suite_of(**keys: Any) -> Suite:
     return parse_suite({"methods": list(METHODS), "lengths": [64, 128], **keys})
 
 
-def supports_all(method_id: str, machine: Machine, device: Device) -> None:
+def supports_all(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
     """Whatever is asked for runs."""
-    del method_id, machine, device
+    del method_id, machine, device, model
 
 
 def supports_all_but(*missing: str) -> Support:
     """These methods lack something, all others run."""
 
-    def check(method_id: str, machine: Machine, device: Device) -> None:
-        del machine, device
+    def check(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
+        del machine, device, model
         if method_id in missing:
             raise MethodUnsupportedError(f"{method_id} needs what is not here")
 

@@ -35,7 +35,7 @@ def small_distilbert(seed: int = 0) -> DistilBertForSequenceClassification:
         vocab_size=len(VOCABULARY), dim=24, hidden_dim=40, n_layers=2, n_heads=4, max_position_embeddings=32
     )
     model = DistilBertForSequenceClassification(config).eval()
-    return _with_varied_weights(model)
+    return vary_weights(model)
 
 
 def small_bert(seed: int = 0) -> BertModel:
@@ -49,11 +49,11 @@ def small_bert(seed: int = 0) -> BertModel:
         num_attention_heads=4,
         max_position_embeddings=32,
     )
-    return _with_varied_weights(BertModel(config).eval())
+    return vary_weights(BertModel(config).eval())
 
 
-def _with_varied_weights(model: Model) -> Model:
-    # Fresh models have zero biases and unit norms, which would hide a mistake in handling them.
+def vary_weights(model: Model) -> Model:
+    """Add noise: fresh models have zero biases and unit norms, which would hide a mistake in handling them."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -215,6 +215,13 @@ def test_remarks_about_sound_cells_are_one_line_and_no_footnotes() -> None:
     assert "Not steady when timing began, in one replica or more: quantized (64, 128)." in footer_of(rows)
 
 
+def test_what_a_method_does_without_in_every_replica_is_said_without_counting_replicas() -> None:
+    rows = speedup_rows(64, 128)
+    for length in (64, 128):
+        rows = with_changes(rows, "onnxruntime", length, reasons=["attention is not fused"])
+    assert "Attention is not fused: onnxruntime (64, 128)." in footer_of(rows)
+
+
 def test_the_footer_goes_from_what_matters_most_to_what_only_explains() -> None:
     starts = ["A/A twin", "Unresolved", "Left out", "With disturbed", "The machine changed", "Speedup by state"]
     starts += ["The bootstrap", "Not steady", "Means over", "Founding average", "Accuracy on"]

@@ -64,8 +64,14 @@ def test_the_hash_follows_the_content_and_not_the_place(folder: Path, tmp_path: 
 def test_positions_and_inputs_follow_the_family(
     tmp_path: Path, family: str, length: int, inputs: tuple[str, ...]
 ) -> None:
-    model = _resolve(save_model(tmp_path / family, model_type=family, max_position_embeddings=512))
+    model = _resolve(save_model(tmp_path / family, model_type=family, max_position_embeddings=512, pad_token_id=None))
     assert (model.max_length, model.input_names) == (length, inputs)
+
+
+def test_positions_are_counted_from_the_padding_token_that_the_model_has(tmp_path: Path) -> None:
+    changes = {"model_type": "xlm-roberta", "max_position_embeddings": 512}
+    assert _resolve(save_model(tmp_path / "first", **changes, pad_token_id=0)).max_length == 511
+    assert _resolve(save_model(tmp_path / "unstated", **changes, pad_token_id=None)).max_length == 510
 
 
 def test_deberta_with_token_types_takes_them(tmp_path: Path) -> None:
@@ -73,9 +79,20 @@ def test_deberta_with_token_types_takes_them(tmp_path: Path) -> None:
     assert model.input_names == ("input_ids", "attention_mask", "token_type_ids")
 
 
+def test_a_bert_of_one_token_type_is_given_none(tmp_path: Path) -> None:
+    model = _resolve(save_model(tmp_path / "bert", model_type="bert", type_vocab_size=1))
+    assert model.input_names == ("input_ids", "attention_mask")
+
+
 def test_labels_stand_in_the_order_of_their_index(tmp_path: Path) -> None:
     names = {str(index): f"star{index}" for index in reversed(range(11))}
     assert _resolve(save_model(tmp_path / "stars", id2label=names)).labels == tuple(f"star{i}" for i in range(11))
+
+
+def test_labels_without_names_are_counted(tmp_path: Path) -> None:
+    three = _resolve(save_model(tmp_path / "three", id2label=None, num_labels=3))
+    assert three.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert _resolve(save_model(tmp_path / "one", id2label={"0": "toxic"})).labels == ("toxic",)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

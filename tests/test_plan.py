@@ -9,8 +9,9 @@ import pytest
 from made_up import GIB, GPU_SLOT, MACHINE, METHODS, MODEL, SLOT, plan_of, suite_of, supports_all_but
 
 from farm.errors import MethodUnsupportedError, RequestError
-from farm.plan import resolve_devices, round_order
-from farm.records import Cohort, Device, Machine
+from farm.plan import check_support, resolve_devices, round_order
+from farm.records import Cohort, Device, Machine, ModelInfo
+from tasks.controls import Wrong
 
 
 def _cell_ids(**keys: Any) -> list[str]:
@@ -125,6 +126,17 @@ def test_an_unsupported_method_stays_in_the_plan_with_its_reason() -> None:
     assert [cell.name for cell in plan.cohorts[0].cells][2:] == list(METHODS[1:])
 
 
+def test_a_method_that_cannot_run_the_model_is_unsupported_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: Wrong, model: ModelInfo) -> None:
+        raise MethodUnsupportedError(f"{self.id} cannot run {model.family} models")
+
+    monkeypatch.setattr(Wrong, "check_model", refuse)
+    plan = plan_of(supported=check_support)
+    assert plan.unsupported == {"control-wrong": "control-wrong cannot run distilbert models"}
+
+
 def test_a_baseline_that_cannot_run_is_refused_with_the_remedy() -> None:
     with pytest.raises(RequestError, match=r"baseline: control-null needs what is not here. Name another one"):
         plan_of(supported=supports_all_but("control-null"))
@@ -145,6 +157,29 @@ def test_cells_that_do_not_fit_the_memory_are_split_in_packs_with_baseline_and_t
     candidates = [cell.name for pack in packs for cell in pack.cells[2:]]
     assert candidates == [f"m{number}" for number in range(1, 8)]
     assert len({pack.cohort for pack in packs}) == len(packs)
+
+
+def _comparing(memory_bytes: int, *compare: list[str]) -> list[list[str]]:
+    chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(8)]
+    suite = suite_of(methods=chosen, lengths=[64], compare=list(compare))
+    cohorts = plan_of(suite, slots=(replace(SLOT, memory_bytes=memory_bytes),)).cohorts
+    return [[cell.name for cell in cohort.cells[2:]] for cohort in cohorts]
+
+
+def test_methods_that_are_compared_directly_stand_in_one_pack() -> None:
+    packs = _comparing(8 * GIB, ["m1", "m7"])
+    assert [pack for pack in packs if {"m1", "m7"} & set(pack)] == [packs[0]]
+    assert sorted(name for pack in packs for name in pack) == [f"m{number}" for number in range(1, 8)]
+
+
+def test_groups_that_share_a_method_stay_together() -> None:
+    packs = _comparing(10 * GIB, ["m1", "m5"], ["m5", "m7"])
+    assert {"m1", "m5", "m7"} <= set(packs[0])
+
+
+def test_a_comparison_that_does_not_fit_the_memory_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"compare: 3 methods do not fit .* only 1 do"):
+        _comparing(4 * GIB, ["m1", "m2", "m3"])
 
 
 def test_cells_that_fit_the_memory_stay_together() -> None:
@@ -195,8 +230,8 @@ def test_the_model_decides_what_fits() -> None:
     assert len(plan_of(model=large).cohorts) > len(plan_of().cohorts)
 
 
-def _no_cuda(method_id: str, machine: Machine, device: Device) -> None:
-    del machine
+def _no_cuda(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
+    del machine, model
     if device == "cuda":
         raise MethodUnsupportedError(f"{method_id} needs CUDA")
 

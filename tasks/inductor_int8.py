@@ -1,0 +1,106 @@
+"""int8 through PyTorch's current path: quantized on the exported graph (PT2E) and compiled by AOTInductor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from farm.errors import ProofFailedError
+from farm.records import ModelInfo, Workload
+from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
+from tasks.inductor import AotFp32, PackageCallable, compiler_settings
+from tasks.method import library_versions
+
+
+@dataclass(frozen=True)
+class QuantizationOptions(CalibrationOptions):
+    """Calibration, and the compiler's `max_autotune` (see CompileOptions)."""
+
+    max_autotune: bool = False
+
+
+class QuantizedPackage(PackageCallable):
+    """A package whose linear layers must all run on int8."""
+
+    def check(self, evidence: Mapping[str, Any]) -> None:
+        """Raise ProofFailedError where fewer products ran on int8 than the graph has linear layers."""
+        layers, marked = evidence["linear_layers"], evidence["quantized_layers"]
+        if marked != layers:
+            raise ProofFailedError(f"{marked} of {layers} linear layers were quantized")
+        written = sum(count for name, count in evidence["generated_products"].items() if "MicroGemm" in name)
+        called = sum(count for name, count in evidence["library_calls"].items() if "qlinear" in name)
+        ran = sum(count for name, count in evidence["onednn_kernels"].items() if "-s8-" in name)
+        if called + written < layers or ran != called:
+            raise ProofFailedError(
+                f"of {layers} linear layers {called} call oneDNN's int8 products and {written} are Inductor's own; "
+                f"{ran} of oneDNN's ran"
+            )
+
+
+class Pt2eInt8(AotFp32):
+    """Static quantization: ranges of activations from calibration texts, weights per output channel."""
+
+    id: ClassVar[str] = "pytorch-int8-pt2e"
+    about: ClassVar[str] = "PyTorch PT2E static int8 (torchao), compiled by AOTInductor"
+    precision: ClassVar[str] = "int8"
+    exact: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "torchao")
+    Options: ClassVar[type] = QuantizationOptions
+    proving: ClassVar[type[PackageCallable]] = QuantizedPackage
+    dynamic: ClassVar[bool] = False
+
+    def instruction_sets(self) -> set[str]:
+        """Inductor's quantizer for x86 packs weights for oneDNN's int8 kernels, which begin with AVX2."""
+        return {"avx2"}
+
+    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
+        """Ranges of activations come from the calibration texts."""
+        options = QuantizationOptions(**workload.options)
+        return {
+            **super().depends_on(workload),
+            **library_versions("torchao"),
+            "calibration_sha256": texts_sha256(options.calibration),
+        }
+
+    def rewrite(self, module: Any, model: ModelInfo, workload: Workload) -> tuple[Any, dict[str, Any]]:
+        """Put quantize and dequantize operators around the linear layers, with ranges from the calibration texts."""
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+        from tasks.exported import as_tensors
+
+        layers = _count(module, "aten.linear")
+        quantizer = x86.X86InductorQuantizer()
+        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=self.dynamic))
+        observed = prepare_pt2e(module, quantizer)
+        for arrays in calibration_inputs(model, workload, QuantizationOptions(**workload.options)):
+            observed(**as_tensors(arrays))
+        quantized = convert_pt2e(observed)
+        marked = _count(quantized, "quantized_decomposed.dequantize_per_channel")
+        return quantized, {"linear_layers": layers, "quantized_layers": marked}
+
+    def settings(self, workload: Workload) -> dict[str, Any]:
+        """Frozen always: only constant weights can be packed for int8 kernels."""
+        return compiler_settings(True, QuantizationOptions(**workload.options).max_autotune)
+
+
+class Pt2eInt8Dynamic(Pt2eInt8):
+    """Dynamic quantization: the range of activations is taken anew in every call."""
+
+    id: ClassVar[str] = "pytorch-int8-pt2e-dynamic"
+    about: ClassVar[str] = "PyTorch PT2E dynamic int8 (torchao), compiled by AOTInductor"
+    dynamic: ClassVar[bool] = True
+
+
+class Pt2eInt8Pruned(Pt2eInt8):
+    """Static quantization with the last layer computed for the first token alone."""
+
+    id: ClassVar[str] = "pytorch-int8-pt2e-pruned"
+    about: ClassVar[str] = "PyTorch PT2E static int8, last layer for the first token only (exact before quantization)"
+    prunes_last_layer: ClassVar[bool] = True
+
+
+def _count(module: Any, operator: str) -> int:
+    """How often an operator stands in an exported module's graph."""
+    return sum(str(node.target).startswith(operator) for node in module.graph.nodes if node.op == "call_function")

@@ -1,0 +1,292 @@
+"""OpenVINO: the model converted at its shape, optionally quantized by NNCF, and compiled for this CPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
+from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.processors import computes_bf16, needs_bf16
+
+IR = "model.xml"
+
+PRODUCTS = ("FullyConnected", "MatMul")
+"""Types of executed nodes that multiply matrices; attention may be fused into a Subgraph, which is counted apart."""
+
+PRECISION_NAMES: Mapping[str, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
+"""How the runtime spells the precision of what a node reads."""
+
+LEAST_QUANTIZED = 0.95
+"""Share of the multiplications by weights that must run on int8: a small classifier may stay in floating point."""
+
+
+class CompiledCallable:
+    """A compiled model called with named NumPy arrays; its proof is the model that the runtime executes."""
+
+    def __init__(self, compiled: Any, model: ModelInfo, workload: Workload, precision: str) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._names = model.input_names
+        self._workload = workload
+        self._precision = precision
+
+    def __call__(self, inputs: Arrays) -> Arrays:
+        """Run one batch on the caller's arrays, without copying them."""
+        result = self._request.infer({name: inputs[name] for name in self._names}, share_inputs=True)
+        return {"logits": np.array(result[0])}
+
+    def proof(self) -> Mapping[str, Any]:
+        """Executed nodes by type, precision and kernel, and the share of each precision in products with weights."""
+        nodes = [_executed(node) for node in self._compiled.get_runtime_model().get_ordered_ops()]
+        shares = product_shares(nodes)
+        threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
+        evidence = {
+            "inference_threads": threads,
+            "streams": int(self._compiled.get_property("NUM_STREAMS")),
+            "precision_hint": str(self._compiled.get_property("INFERENCE_PRECISION_HINT")),
+            "product_shares": shares,
+            "kernels": dict(Counter(node.kernel for node in nodes if node.kind in PRODUCTS)),
+            "fused_subgraphs": dict(Counter(node.precision for node in nodes if node.kind == "Subgraph")),
+            "dynamic_nodes": sum(node.size is None for node in nodes),
+        }
+        if threads != self._workload.threads:
+            raise ProofFailedError(f"OpenVINO uses {threads} threads, not {self._workload.threads}")
+        mine = sum(shares.get(name, 0.0) for name in PRECISION_NAMES[self._precision])
+        if mine < (LEAST_QUANTIZED if self._precision == "int8" else 1.0):
+            raise ProofFailedError(f"{mine:.0%} of the multiplications by weights ran in {self._precision}: {shares}")
+        return evidence
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedNode:
+    """A node of the runtime's own graph: type, precision and kernel as it names them; `size` is of its output."""
+
+    kind: str
+    precision: str
+    kernel: str
+    size: int | None
+
+
+def product_shares(nodes: Sequence[ExecutedNode]) -> dict[str, float]:
+    """The share of each precision in the fully connected layers, weighted by the size of their outputs."""
+    weights: Counter[str] = Counter()
+    for node in nodes:
+        if node.kind == "FullyConnected":
+            weights[node.precision] += node.size or 1
+    total = sum(weights.values())
+    return {precision: weight / total for precision, weight in sorted(weights.items())}
+
+
+def _executed(node: Any) -> ExecutedNode:
+    facts = node.get_rt_info()
+    shape = node.get_output_partial_shape(0) if node.get_output_size() else None
+    size = prod(int(each.get_length()) for each in shape) if shape is not None and shape.is_static else None
+    kind, precision, kernel = (facts[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
+    return ExecutedNode(kind, precision, kernel, size)
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """Settings that a suite may give. `hyper_threading`: use both threads of a core where the slot has them."""
+
+    hyper_threading: bool = True
+
+
+class OpenVinoFp32(Method):
+    """FP32 at a static shape, with the latency hint."""
+
+    id: ClassVar[str] = "openvino-fp32"
+    about: ClassVar[str] = "OpenVINO, FP32, static shape, latency hint"
+    requires: ClassVar[tuple[str, ...]] = ("openvino", "torch", "transformers")
+    runs_on: ClassVar[tuple[str, ...]] = ("openvino",)
+    Options: ClassVar[type] = OpenVinoOptions
+
+    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
+        """The converted model has the cell's shape."""
+        return {
+            **library_versions("openvino", "torch", "transformers"),
+            "shape": [workload.batch_size, workload.length],
+        }
+
+    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+        """Export, convert, fix the shape, quantize where the method does, and save."""
+        import openvino
+
+        converted = self._convert(model, workload)
+        openvino.save_model(self.quantize(converted, model, workload), folder / IR, compress_to_fp16=False)
+
+    def quantize(self, converted: Any, model: ModelInfo, workload: Workload) -> Any:
+        """Change the converted model's precision; FP32 needs none."""
+        del model, workload
+        return converted
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Read and compile the model; weights are packed for the CPU's kernels here."""
+        import openvino
+
+        options = self.Options(**workload.options)
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": workload.threads,
+            "INFERENCE_PRECISION_HINT": self.activations(workload),
+            # The cell is pinned already, to cores that OpenVINO's own choice could miss.
+            "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": options.hyper_threading,
+        }
+        compiled = openvino.Core().compile_model(folder / IR, "CPU", settings)
+        return CompiledCallable(compiled, model, workload, self.precision)
+
+    def activations(self, workload: Workload) -> str:
+        """What is not quantized runs in this precision; without a hint OpenVINO would choose BF16 where it can."""
+        del workload
+        return "f32"
+
+    def _convert(self, model: ModelInfo, workload: Workload) -> Any:
+        import openvino
+
+        from tasks.exported import example_inputs, export_again, export_module
+
+        module = export_module(model, workload, pruned=self.prunes_last_layer)
+        converted = openvino.convert_model(export_again(module, example_inputs(model, workload)))
+        shape = [workload.batch_size, workload.length]
+        # The converter leaves shapes open; with them fixed the runtime plans its memory and picks kernels once.
+        converted.reshape(dict.fromkeys(model.input_names, shape))
+        return converted
+
+
+class OpenVinoFp32Pruned(OpenVinoFp32):
+    """FP32 with the last layer computed for the first token alone."""
+
+    id: ClassVar[str] = "openvino-fp32-pruned"
+    about: ClassVar[str] = "OpenVINO, FP32, last layer for the first token only (exact)"
+    prunes_last_layer: ClassVar[bool] = True
+
+
+class OpenVinoBf16(OpenVinoFp32):
+    """The FP32 model run in BF16, on a CPU that has it."""
+
+    id: ClassVar[str] = "openvino-bf16"
+    about: ClassVar[str] = "OpenVINO, BF16, static shape, latency hint"
+    precision: ClassVar[str] = "bf16"
+    exact: ClassVar[bool] = False
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """Without BF16 instructions OpenVINO would run FP32 under this name."""
+        super().check_supported(machine, device)
+        needs_bf16(self.id, machine)
+
+    def activations(self, workload: Workload) -> str:
+        """BF16."""
+        del workload
+        return "bf16"
+
+
+class OpenVinoBf16Pruned(OpenVinoBf16):
+    """BF16 with the last layer computed for the first token alone."""
+
+    id: ClassVar[str] = "openvino-bf16-pruned"
+    about: ClassVar[str] = "OpenVINO, BF16, last layer for the first token only (exact)"
+    prunes_last_layer: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class QuantizationOptions(CalibrationOptions):
+    """Settings of NNCF that a suite may give.
+
+    `activations`: what stays unquantized runs in f32, bf16, or what this CPU does faster (auto). `preset`: mixed has
+    asymmetric activations, performance symmetric ones. `attention`: quantize the products of attention too.
+    `smooth_quant`: move outliers of activations into weights first (Xiao et al., SmoothQuant, 2023).
+    """
+
+    activations: Literal["auto", "f32", "bf16"] = "auto"
+    preset: Literal["mixed", "performance"] = "mixed"
+    attention: bool = True
+    smooth_quant: bool = True
+    hyper_threading: bool = True
+
+
+class OpenVinoInt8(OpenVinoFp32):
+    """Post-training quantization by NNCF: weights and activations int8, the rest FP32 or BF16."""
+
+    id: ClassVar[str] = "openvino-int8"
+    about: ClassVar[str] = "OpenVINO, int8 by NNCF post-training quantization, static shape"
+    precision: ClassVar[str] = "int8"
+    exact: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ("openvino", "nncf", "torch", "transformers")
+    Options: ClassVar[type] = QuantizationOptions
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """Quantized kernels need AVX2 at least, or Arm's dot products; older CPUs have none that gain anything."""
+        super().check_supported(machine, device)
+        if not {"avx2", "asimddp"} & set(machine.instruction_sets):
+            raise MethodUnsupportedError(f"{self.id} needs AVX2 or Arm's dot product instructions; this CPU lacks them")
+
+    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
+        """Ranges of activations come from the calibration texts at the cell's shape."""
+        options = QuantizationOptions(**workload.options)
+        return {
+            **super().depends_on(workload),
+            **library_versions("nncf"),
+            "calibration_sha256": texts_sha256(options.calibration),
+        }
+
+    def quantize(self, converted: Any, model: ModelInfo, workload: Workload) -> Any:
+        """Quantize as NNCF does for transformers."""
+        import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
+
+        options = QuantizationOptions(**workload.options)
+        inputs = calibration_inputs(model, workload, options)
+        alphas = AdvancedSmoothQuantParameters() if options.smooth_quant else AdvancedSmoothQuantParameters(-1, -1)
+        ignored = None if options.attention else nncf.IgnoredScope(names=attention_products(converted))
+        return nncf.quantize(
+            converted,
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset(options.preset),
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=ignored,
+            advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+        )
+
+    def activations(self, workload: Workload) -> str:
+        """What the options say; by themselves BF16 where this CPU computes in it."""
+        asked = str(QuantizationOptions(**workload.options).activations)
+        if asked != "auto":
+            return asked
+        return "bf16" if computes_bf16() else "f32"
+
+
+class OpenVinoInt8Pruned(OpenVinoInt8):
+    """int8 by NNCF with the last layer computed for the first token alone."""
+
+    id: ClassVar[str] = "openvino-int8-pruned"
+    about: ClassVar[str] = "OpenVINO, int8 by NNCF, last layer for the first token only (exact before quantization)"
+    prunes_last_layer: ClassVar[bool] = True
+
+
+def attention_products(converted: Any) -> list[str]:
+    """Names of the operators that multiply activations with activations."""
+    names = []
+    for node in converted.get_ordered_ops():
+        products = node.get_type_name() == "MatMul" and not _reads_constant(node.input_value(1).get_node())
+        if products or node.get_type_name() == "ScaledDotProductAttention":
+            names.append(node.get_friendly_name())
+    return names
+
+
+def _reads_constant(node: Any) -> bool:
+    """Whether a value is a weight: a constant, perhaps converted or transposed on its way."""
+    while node.get_type_name() in ("Convert", "Transpose", "Multiply", "Reshape"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")

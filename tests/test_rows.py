@@ -1,0 +1,38 @@
+"""What a method says of itself reaches its row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from made_up import MODEL, SLOT, plan_of
+
+from farm.records import Failure, WarmUp
+from farm.rows import ReplicaLog, RunIdentity, build_rows
+
+LOGITS = (((0.0, 1.0),),)
+
+
+def _rows(method_proof: dict[str, Any], steady: bool = True, failed: bool = False) -> list[dict[str, Any]]:
+    cohort = plan_of().cohorts[0]
+    log = ReplicaLog(cohort, replica=0, attempt=0, slot=SLOT)
+    proof = {"pid": 1, "method": method_proof}
+    for cell in cohort.cells:
+        log.ready[cell.cell] = WarmUp(0.1, 1000, 3, steady, 1000.0, LOGITS, proof)
+        if failed:
+            log.failures[cell.cell] = Failure("failed", "it broke")
+    return build_rows(log, RunIdentity("run", "suite", "full", MODEL, {}))
+
+
+def test_a_methods_remarks_are_reasons_of_a_row_that_is_ok() -> None:
+    for row in _rows({"remarks": ["attention is not fused"]}, steady=False):
+        assert row["status"] == "ok"
+        assert row["reasons"] == ["not steady when timing began", "attention is not fused"]
+
+
+def test_without_remarks_there_are_no_reasons() -> None:
+    assert all(row["reasons"] == [] for row in _rows({}))
+
+
+def test_a_cell_that_failed_gives_its_failure_alone() -> None:
+    rows = _rows({"remarks": ["attention is not fused"]}, failed=True)
+    assert all((row["status"], row["reasons"]) == ("failed", ["it broke"]) for row in rows)
