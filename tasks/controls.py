@@ -34,7 +34,13 @@ class Controlled:
         return {"control": True}
 
 
-class Null(Method):
+class Control(Method):
+    """A method that never looks at the model."""
+
+    runs_model: ClassVar[bool] = False
+
+
+class Null(Control):
     """Does nothing: what remains is what the harness itself costs."""
 
     id: ClassVar[str] = "control-null"
@@ -53,7 +59,7 @@ class WorkOptions:
     units: int = 100
 
 
-class FixedWork(Method):
+class FixedWork(Control):
     """A fixed amount of arithmetic: twice the units take twice as long on any machine."""
 
     id: ClassVar[str] = "control-work"
@@ -95,7 +101,7 @@ def _fail(how: str) -> None:
     raise RuntimeError("this control raises on purpose")
 
 
-class Crash(Method):
+class Crash(Control):
     """Dies at a chosen moment."""
 
     id: ClassVar[str] = "control-crash"
@@ -127,7 +133,7 @@ class HangOptions:
     after: int = 0
 
 
-class Hang(Method):
+class Hang(Control):
     """Stops answering at a chosen moment."""
 
     id: ClassVar[str] = "control-hang"
@@ -159,7 +165,7 @@ class LeakOptions:
     after: int = 0
 
 
-class Leak(Method):
+class Leak(Control):
     """Needs more memory with every call, until there is none."""
 
     id: ClassVar[str] = "control-leak"
@@ -182,7 +188,7 @@ class Leak(Method):
         return Controlled(workload, behave)
 
 
-class Wrong(Method):
+class Wrong(Control):
     """Answers something else than the baseline: must be found out before it is timed."""
 
     id: ClassVar[str] = "control-wrong"
