@@ -41,11 +41,17 @@ _LENGTH_WIDTH = 19
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red", "unsupported": "yellow"}
 _BROKEN = {
-    **{"founding average": "founding\naverage", "after Holm": "after\nHolm", "size MB": "size\nMB"},
-    **{"prepare s": "prepare\ns", "load s": "load\ns", "first call ms": "first call\nms"},
-    **{"calls until steady": "calls until\nsteady", "peak RSS MB": "peak RSS\nMB"},
-    **{"CPU ms per call": "CPU ms\nper call", "energy J per call": "energy J\nper call"},
-    **{"pays off after calls": "pays off\nafter calls"},
+    "founding average": "founding\naverage",
+    "after Holm": "after\nHolm",
+    "size MB": "size\nMB",
+    "prepare s": "prepare\ns",
+    "load s": "load\ns",
+    "first call ms": "first call\nms",
+    "calls until steady": "calls until\nsteady",
+    "peak RSS MB": "peak RSS\nMB",
+    "CPU ms per call": "CPU ms\nper call",
+    "energy J per call": "energy J\nper call",
+    "pays off after calls": "pays off\nafter calls",
 }
 """Headings longer than what stands under them, as the terminal prints them: the width is the verdict's."""
 
@@ -55,7 +61,7 @@ _LEFT = ("method", "geometric mean", "after Holm", "verdict")
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """One column of the costs: a figure in units of `unit`, the most over the lengths or `spread` from least to most."""
+    """One column of the costs: a figure in units of `unit`, the most over the lengths or (`spread`) least to most."""
 
     figure: str
     unit: float = 1.0

@@ -190,7 +190,9 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("first_call_ns", pa.float64(), "median latency of the first call"),
         _column("warmup_calls", pa.float64(), "median number of calls until the latency was steady"),
         _column("peak_rss_bytes", pa.int64(), f"largest over replicas: {_PEAK_RSS}"),
-        _column("cpu_ns_per_call", pa.float64(), "CPU time of a call in all threads, median over the rounds that count"),
+        _column(
+            "cpu_ns_per_call", pa.float64(), "CPU time of a call in all threads, median over the rounds that count"
+        ),
         _column(
             *("energy_j_per_call", pa.float64()),
             "energy of the machine's packages and memory during a call, whoever used it, median over those rounds; "
@@ -198,18 +200,18 @@ SPEEDUP_SCHEMA = pa.schema(
         ),
         _column(
             *("break_even_calls", pa.int64()),
-            "calls after which preparing and loading it, less the baseline's, are won back; null where it is not faster",
+            "calls after which preparing and loading it, less the baseline's, are won back; null if it is not faster",
         ),
         MEASUREMENT_SCHEMA.field("operations"),
         _column(
             *("limit_ns", pa.float64()),
-            "least time that the machine allows a call by the sentinel's rates, median over the rounds that count: each "
-            "product's operations over its precision's rate, or bytes over bandwidth if larger",
+            "least time that the machine allows a call by the sentinel's rates, median over the rounds that count: "
+            "each product's operations over its precision's rate, or bytes over bandwidth if larger",
         ),
         _column(
             *("limit_fraction", pa.float64()),
-            "share of that limit reached: limit of a round / its turn's median latency, median over those rounds; above "
-            "1 is a mistake of the farm or the method",
+            "share of that limit reached: limit of a round / its turn's median latency, median over those rounds; "
+            "above 1 is a mistake of the farm or the method",
         ),
     ]
 )

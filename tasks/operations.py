@@ -120,7 +120,9 @@ def _electra(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _modernbert(config: Mapping[str, Any]) -> dict[str, Any]:
     every = config.get("global_attn_every_n_layers", 3)
-    usual = ["sliding_attention" if number % every else "full_attention" for number in range(config["num_hidden_layers"])]
+    usual = [
+        "sliding_attention" if number % every else "full_attention" for number in range(config["num_hidden_layers"])
+    ]
     side = config.get("local_attention", 128) // 2
     return {
         "gated": True,

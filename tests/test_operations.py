@@ -1,4 +1,4 @@
-"""The farm counts what PyTorch's flop counter counts, for every family, and knows what an exact method may leave out."""
+"""The farm counts what PyTorch's flop counter counts, in every family, and what an exact method may leave out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from tasks.operations import Architecture, Work, architecture_of, count_work
 
 BATCH, LENGTH, LABELS = 2, 12, 3
 SIZES = {
-    **{"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3},
-    **{"num_attention_heads": 4, "max_position_embeddings": 40},
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 40,
 }
 DEBERTA = {**SIZES, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"}
 MODERN_TOKENS = {f"{name}_token_id": 1 for name in ("pad", "bos", "eos", "cls", "sep")}
