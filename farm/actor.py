@@ -23,6 +23,7 @@ from tasks.accuracy import predict
 from tasks.artifacts import Artifact, check_outputs, prepare_artifact
 from tasks.ceilings import search_ceilings
 from tasks.method import Arrays, Loaded, Method, find_method
+from tasks.operations import PRODUCTS
 from tasks.sentinels import Case, Sentinel
 
 RUNTIMES = ("torch", "transformers", "onnxruntime", "openvino", "tensorrt", "tensorflow", "jax")
@@ -156,6 +157,7 @@ class CellProcess:
             call_ns=call_ns,
             logits=tuple(tuple(tuple(row) for row in one.tolist()) for one in logits),
             proof=proof,
+            precisions={each: self._method.precision_of(each, self._cell.workload) for each in PRODUCTS},
         )
 
     def turn(self) -> Turn:

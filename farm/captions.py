@@ -6,8 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from farm import stats
+from farm.figures import steps_of
+from farm.numerals import figure_text
 from farm.ratios import Row, claims_of, has_speedup, is_candidate, is_unresolved
 from farm.stopping import EFFORTS
+
+MOST_PREPARED = 4
+"""Methods whose steps of preparing are listed: a line is to be read, and `farm query` has the others'."""
 
 
 def mean_lines(rows: Sequence[Row], lengths: Sequence[int], shared: Sequence[int]) -> Iterator[str]:
@@ -31,6 +36,37 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
     if texts:
         number = ", ".join(map(str, texts))
         yield f"Accuracy on {number} held-out texts; in brackets the change from the baseline in points."
+
+
+def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """What the share of the limit is a share of."""
+    if any(row.get("limit_fraction") is not None for row in rows):
+        yield (
+            "Limit: share reached of what the machine allowed in the same rounds, least to most over the lengths: "
+            "operations of each product over the sentinel's rate for it, or bytes over bandwidth if larger."
+        )
+
+
+def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """How to read the costs, and what the dearest preparations consist of."""
+    if all(row.get("load_s") is None for row in rows):
+        return
+    yield (
+        "Costs: the most, or least to most, over the lengths. CPU: time of all threads. Pays off: calls after which "
+        "preparing and loading it are won back from the baseline."
+    )
+    dearest: dict[str, Row] = {}
+    for row in rows:
+        if len(steps_of(row)) > 1 and (row["prepare_s"] or 0) > (dearest.get(row["name"], {}).get("prepare_s") or 0):
+            dearest[row["name"]] = row
+    first = sorted(dearest.values(), key=lambda row: -row["prepare_s"])[:MOST_PREPARED]
+    if first:
+        yield f"Dearest to prepare: {'; '.join(map(_prepared_text, first))}."
+
+
+def _prepared_text(row: Row) -> str:
+    steps = ", ".join(f"{name} {figure_text(seconds)}" for name, seconds in steps_of(row).items())
+    return f"{row['name']} {figure_text(row['prepare_s'])} s ({steps})"
 
 
 def table_lines(

@@ -76,6 +76,17 @@ def twin_lines(rows: Sequence[Row], run: Sequence[Row], same_within: float) -> I
     )
 
 
+def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Cells that were faster than the machine allows, which is a mistake of somebody's."""
+    above = [row for row in rows if (row.get("limit_fraction") or 0) > 1]
+    if above:
+        each = [f"{row['name']} ({row['length']}) {100 * row['limit_fraction']:.0f} %" for row in above]
+        yield (
+            f"Above the machine's limit, which cannot be: {_first_few(each, 'cells')}. A ceiling was measured too low, "
+            "or a method does less than it declares: build on no limit of this table; the speedups stand."
+        )
+
+
 def unresolved_lines(rows: Sequence[Row], effort: str | None) -> Iterator[str]:
     """Cells whose interval is wider than the effort aims at."""
     unresolved = [row for row in rows if is_unresolved(row)]

@@ -128,6 +128,31 @@ def _cpuinfo_mhz(root: Path, cores: Collection[int]) -> list[float]:
     return found
 
 
+class Energy(NamedTuple):
+    """What one part of the machine has used, and where its counter starts again at zero; in microjoules."""
+
+    used_uj: int
+    range_uj: int
+
+
+def energy_folders(root: Path) -> tuple[str, ...]:
+    """The folders of the packages' and their memories' energy, as far as this process may read them; often root alone.
+
+    Kernel: power/powercap/powercap.rst. `intel-rapl:0` (AMD's too) is a package, `intel-rapl:0:1` a part: cores and
+    uncore lie within the package, memory beside it. `psys` and intel-rapl-mmio count the same energy once more.
+    """
+    folders = [str(path) for path in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))]
+    named = [(folder, _read(f"{folder}/name")) for folder in folders]
+    found = [folder for folder, name in named if name.startswith(b"package") or name.strip() == b"dram"]
+    return tuple(folder for folder in found if energy([folder]))
+
+
+def energy(folders: Sequence[str]) -> tuple[Energy, ...]:
+    """The counters of these folders, in their order; none unless all can be read."""
+    texts = [(_read(f"{folder}/energy_uj"), _read(f"{folder}/max_energy_range_uj")) for folder in folders]
+    return tuple(Energy(int(used), int(most)) for used, most in texts) if all(map(all, texts)) else ()
+
+
 def throttle_files(root: Path) -> tuple[str, ...]:
     """The cpu.stat files that count throttling of this process: its cgroup's and those above it, as far as visible.
 

@@ -33,7 +33,7 @@ from farm.stopping import Effort, budget_share, known_parts, replica_share_s, sp
 from farm.store import Store
 from farm.suite import Suite
 from farm.variance import VarianceParts
-from tasks.models import resolve_model
+from tasks.models import read_architecture, resolve_model
 
 MOST_ATTEMPTS = 3
 """Tries at one replica before its cells are published as failed."""
@@ -111,7 +111,10 @@ class _Driver:
         self._took_s: dict[str, list[float]] = {}
         self._opened = opened
         record = opened.record
-        self._identity = RunIdentity(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment)
+        self._identity = RunIdentity(
+            *(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment),
+            architecture=read_architecture(plan.model),
+        )
         self._schedule = Schedule(plan.cohorts, bench.effort.replicas, done=store.published(record.run))
         for cohort in plan.cohorts:
             self._decide_replicas(cohort.cohort)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm import counters
-from farm.counters import ThreadWaits
+from farm.counters import Energy, ThreadWaits
 
 FOREIGN_RATIO = 0.05
 """Foreign CPU time above 5 % of slot time taints. Kernel threads and interrupts, which are nobody's, stay below it; of
@@ -60,6 +60,8 @@ class Snapshot:
     throttled_ns: int | None
     pressure_ns: int | None
     mhz: float | None
+    energy: Sequence[Energy] = ()
+    """Of each package and its memory; empty where that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Disturbance:
     """Share of the time in which some thread of the machine waited for a core."""
     mhz: float | None
     """Mean frequency of the slot's cores at the end of the turn, as the platform reports it."""
+    energy_j: float | None
+    """What the machine's packages and their memory used, whoever used it: never a reason, but a cost."""
 
 
 class Watch:
@@ -105,6 +109,7 @@ class Watch:
         self._cpu_clock = cpu_clock
         self._threads: dict[int, Mapping[int, ThreadWaits]] = {}
         self._throttle_files = counters.throttle_files(root)
+        self._energy_folders = counters.energy_folders(root)
         started = time.perf_counter_ns()
         counters.mean_mhz(root, self._cores)
         self._reads_mhz = time.perf_counter_ns() - started <= FREQUENCY_READ_NS
@@ -133,6 +138,7 @@ class Watch:
             throttled_ns=counters.throttled_ns(self._throttle_files),
             pressure_ns=counters.pressure_ns(self._root),
             mhz=counters.mean_mhz(self._root, self._cores) if self._reads_mhz else None,
+            energy=counters.energy(self._energy_folders),
         )
 
     def _cpu_ns(self, pid: int) -> int | None:
@@ -165,6 +171,7 @@ def disturbance(before: Snapshot, after: Snapshot, cores: int) -> Disturbance:
         run_delay_ns=_growth_of_threads(before, after, lambda thread: thread.run_delay_ns),
         pressure_ratio=_share(_growth(before.pressure_ns, after.pressure_ns), wall_ns),
         mhz=after.mhz,
+        energy_j=_energy_j(before.energy, after.energy),
     )
 
 
@@ -207,6 +214,14 @@ def _share(part_ns: float | None, whole_ns: int) -> float | None:
 def _growth(before: int | None, after: int | None) -> int | None:
     """What was added. Steal is known to step back a little on some hosts: that is nothing."""
     return None if before is None or after is None else max(after - before, 0)
+
+
+def _energy_j(before: Sequence[Energy], after: Sequence[Energy]) -> float | None:
+    """What was used. A counter that has gone back has been full once: that takes minutes, a turn less than one."""
+    if not before or len(before) != len(after):
+        return None
+    grown = ((late.used_uj - early.used_uj) % late.range_uj for early, late in zip(before, after, strict=True))
+    return sum(grown) / 1e6
 
 
 def _growth_of_remaining(before: Mapping[int, int], after: Mapping[int, int]) -> int | None:

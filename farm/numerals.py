@@ -14,8 +14,13 @@ def ratio_text(ratio: Ratio) -> str:
 
 def milliseconds_text(latency_ms: float) -> str:
     """Three significant digits: 1234, 506, 89.1, 8.92, 0.892."""
-    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if latency_ms >= limit), 3)
-    return f"{latency_ms:.{decimals}f} ms"
+    return f"{figure_text(latency_ms)} ms"
+
+
+def figure_text(value: float) -> str:
+    """A quantity with three significant digits, without an exponent and never more than three decimals."""
+    decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if value >= limit), 3)
+    return f"{value:.{decimals}f}"
 
 
 def _digits(ratio: float) -> str:

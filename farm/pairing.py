@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,12 @@ def latencies(processes: Sequence[Process]) -> dict[str, float | None]:
     for percentile in set(stats.supported_percentiles(len(own))) - {50}:
         found[f"latency_p{percentile}_ns"] = float(np.percentile(own, percentile))
     return found
+
+
+def over(rows: Sequence[Row], column: str, summary: Callable[[list[Any]], Any]) -> Any:
+    """The summary of a column over those rows that have it; None where none has."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return summary(values) if values else None
 
 
 def taints(rows: Sequence[Row]) -> dict[str, Any]:

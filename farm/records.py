@@ -133,6 +133,8 @@ class WarmUp:
     call_ns: float
     logits: tuple[tuple[tuple[float, ...], ...], ...]
     proof: Mapping[str, Any]
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    """What each kind of matrix product runs in."""
 
 
 @dataclass(frozen=True, slots=True)

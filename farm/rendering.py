@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from farm.numerals import milliseconds_text, ratio_text
+from farm.numerals import figure_text, milliseconds_text, ratio_text
 from farm.tables import Block, Entry, MethodRow, SpeedupTable
 
 __all__ = [
@@ -38,10 +40,46 @@ _LENGTH_WIDTH = 19
 # Plain hyphens: the same table in a terminal, a log and a mail.
 _RULED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red", "unsupported": "yellow"}
-_BROKEN = {"founding average": "founding\naverage", "after Holm": "after\nHolm"}
+_BROKEN = {
+    "founding average": "founding\naverage",
+    "after Holm": "after\nHolm",
+    "size MB": "size\nMB",
+    "prepare s": "prepare\ns",
+    "load s": "load\ns",
+    "first call ms": "first call\nms",
+    "calls until steady": "calls until\nsteady",
+    "peak RSS MB": "peak RSS\nMB",
+    "CPU ms per call": "CPU ms\nper call",
+    "energy J per call": "energy J\nper call",
+    "pays off after calls": "pays off\nafter calls",
+}
 """Headings longer than what stands under them, as the terminal prints them: the width is the verdict's."""
 
-_NUMBERS = ("founding average", "accuracy %", "size MB")
+_LEFT = ("method", "geometric mean", "after Holm", "verdict")
+"""What is text; everything else is numbers, which stand to the right."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """One column of the costs: a figure in units of `unit`, the most over the lengths or (`spread`) least to most."""
+
+    figure: str
+    unit: float = 1.0
+    spread: bool = False
+    whole: bool = False
+
+
+_COSTS = {
+    "size MB": _Cost("artifact_bytes", 1e6, whole=True),
+    "prepare s": _Cost("prepare_s"),
+    "load s": _Cost("load_s"),
+    "first call ms": _Cost("first_call_ns", 1e6, spread=True),
+    "calls until steady": _Cost("warmup_calls", spread=True, whole=True),
+    "peak RSS MB": _Cost("peak_rss_bytes", 1e6, whole=True),
+    "CPU ms per call": _Cost("cpu_ns_per_call", 1e6, spread=True),
+    "energy J per call": _Cost("energy_j_per_call", spread=True),
+    "pays off after calls": _Cost("break_even_calls", spread=True, whole=True),
+}
 
 
 def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH) -> Group:
@@ -52,7 +90,10 @@ def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH) -> Group:
         per_table = max(1, (width - _NAME_WIDTH) // _LENGTH_WIDTH)
         for start in range(0, len(block.lengths), per_table):
             parts += ["", _lengths_table(block, range(start, min(start + per_table, len(block.lengths))))]
-        parts += ["", _summary_table(block), "", *map(Text, _lines(block))]
+        parts += ["", _methods_table(block, _summary(block)), ""]
+        if costs := _costs(block):
+            parts += [_methods_table(block, {"method": [row.name for row in block.rows], **costs}), ""]
+        parts += map(Text, _lines(block))
     return Group(*parts, "", *map(Text, table.footer))
 
 
@@ -150,34 +191,52 @@ def _entry_lines(row: MethodRow, entry: Entry) -> Iterator[str]:
         yield ratio_text(entry.ratio)
 
 
-def _summary_table(block: Block) -> Table:
+def _methods_table(block: Block, columns: Mapping[str, Sequence[str]]) -> Table:
+    """One row per method: its summary, or its costs."""
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = _summary(block)
     for heading in columns:
-        justify: JustifyMethod = "right" if heading in _NUMBERS else "left"
+        justify: JustifyMethod = "left" if heading in _LEFT else "right"
         table.add_column(_BROKEN.get(heading, heading), overflow="fold", justify=justify)
     for place, row in enumerate(block.rows):
-        cells = [Text(column[place]) for column in columns.values()]
-        cells[-1].stylize(_STYLES.get(row.mean.verdict or "" if row.mean else "", ""))
-        table.add_row(*cells)
+        cells = {heading: Text(column[place]) for heading, column in columns.items()}
+        if "verdict" in cells:
+            cells["verdict"].stylize(_STYLES.get(row.mean.verdict or "" if row.mean else "", ""))
+        table.add_row(*cells.values())
     return table
 
 
 def _summary(block: Block) -> dict[str, list[str]]:
-    """The columns of the summary by heading, one text per row; that of Holm only where it is known of any row."""
+    """The columns of the summary by heading, one text per row; limit and Holm only where known of any row."""
     columns = {
         "method": [row.name for row in block.rows],
         "geometric mean": ["-" if row.mean is None else ratio_text(row.mean) for row in block.rows],
+        "limit %": [_span_text(row, _Cost("limit_fraction", 0.01, spread=True, whole=True)) for row in block.rows],
         "founding average": [_founding_text(row) for row in block.rows],
         "accuracy %": [_accuracy_text(row) for row in block.rows],
-        "size MB": ["-" if not row.artifact_bytes else f"{row.artifact_bytes / 1e6:.0f}" for row in block.rows],
         "after Holm": [
             f"{row.after_holm.held} of {row.after_holm.made}" if row.after_holm else "-" for row in block.rows
         ],
         "verdict": [row.verdict for row in block.rows],
     }
-    known = any(row.after_holm for row in block.rows)
-    return {heading: column for heading, column in columns.items() if known or heading != "after Holm"}
+    optional = ("limit %", "after Holm")
+    return {name: texts for name, texts in columns.items() if name not in optional or set(texts) != {"-"}}
+
+
+def _costs(block: Block) -> dict[str, list[str]]:
+    """The columns of the costs by heading, one text per row: those that are known of any row."""
+    columns = {heading: [_span_text(row, cost) for row in block.rows] for heading, cost in _COSTS.items()}
+    return {heading: texts for heading, texts in columns.items() if set(texts) != {"-"}}
+
+
+def _span_text(row: MethodRow, column: _Cost) -> str:
+    """The figure's most, or its ends where they print unlike; `never` is a break-even that is not reached."""
+    if column.figure not in row.figures:
+        return "-"
+    ends = [
+        "never" if math.isinf(end) else f"{end / column.unit:.0f}" if column.whole else figure_text(end / column.unit)
+        for end in row.figures[column.figure]
+    ]
+    return ends[1] if not column.spread else "-".join(dict.fromkeys(ends))
 
 
 def _founding_text(row: MethodRow) -> str:
@@ -196,7 +255,7 @@ def _accuracy_text(row: MethodRow) -> str:
 
 def _grid(block: Block, newline: str) -> list[list[str]]:
     """Head and rows of the whole block as strings, for formats without a width."""
-    summary = _summary(block)
+    summary = _summary(block) | _costs(block)
     names = summary.pop("method")
     rows = [
         [

@@ -13,11 +13,13 @@ from farm.quality import Quality, largest_difference
 from farm.records import Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
 from farm.schemas import SCHEMA_VERSION
 from tasks.artifacts import Artifact
+from tasks.method import find_method
+from tasks.operations import BYTES, Architecture, count_work
 from tasks.sentinels import state, usual
 
 GUARD_READINGS = (
     *("steal_ratio", "foreign_ratio", "own_ratio", "throttled_ns", "major_faults", "involuntary_switches"),
-    *("run_delay_ns", "pressure_ratio", "mhz"),
+    *("run_delay_ns", "pressure_ratio", "mhz", "wall_ns", "energy_j"),
 )
 """What is published of each guards.Disturbance."""
 
@@ -34,6 +36,8 @@ class RunIdentity:
     inputs: str
     model: ModelInfo
     environment: Mapping[str, Any]
+    architecture: Architecture | None = None
+    """Of the model, to count its operations by; None where they cannot be counted."""
 
 
 @dataclass
@@ -71,6 +75,7 @@ def build_rows(log: ReplicaLog, identity: RunIdentity) -> list[dict[str, Any]]:
         | _samples(cell, log.rounds)
         | _guards(cell, log.rounds)
         | _machine_state(cell, log)
+        | _work(cell, log, identity)
         | _costs(cell, log)
         | _quality(cell, log)
         for cell in log.cohort.cells
@@ -171,10 +176,25 @@ def _machine_state(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
     }
 
 
+def _work(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, Any]:
+    """What a call must do by the model's configuration; nothing for cells that never ran or did something else."""
+    method, shape, ready = find_method(cell.method), cell.workload, log.ready.get(cell.cell)
+    if identity.architecture is None or ready is None or not method.computes_all(shape, identity.inputs == "padded"):
+        return {}
+    work = count_work(identity.architecture, shape.batch_size, shape.length, pruned=method.prunes_last_layer)
+    weights = BYTES.get(ready.precisions["linear"])
+    return {
+        "operations": work.operations,
+        "operations_by_precision": json.dumps(work.by_precision(ready.precisions), sort_keys=True),
+        "bytes_read": None if weights is None else work.numbers_read * weights,
+    }
+
+
 def _costs(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
     artifact, ready = log.artifacts.get(cell.cell), log.ready.get(cell.cell)
     return {
         "prepare_s": artifact.prepare_s if artifact else None,
+        "prepare_steps": json.dumps(dict(artifact.steps)) if artifact else None,
         "prepare_cached": artifact.cached if artifact else None,
         "artifact_key": artifact.key if artifact else None,
         "artifact_bytes": artifact.size_bytes if artifact else None,

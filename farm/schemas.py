@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _column(name: str, kind: pa.DataType, about: str) -> pa.Field[Any]:
@@ -73,6 +73,11 @@ _GUARDS = [
     _column("round_run_delay_ns", pa.list_(pa.int64()), "time in which threads of the cell waited for a core"),
     _column("round_pressure_ratio", pa.list_(pa.float64()), "share of the turn in which some thread waited for a core"),
     _column("round_mhz", pa.list_(pa.float64()), "mean frequency of the slot's cores, as the platform reports it"),
+    _column("round_wall_ns", pa.list_(pa.int64()), "wall time between the guards' readings around the turn"),
+    _column(
+        *("round_energy_j", pa.list_(pa.float64())),
+        "energy of the machine's packages and memory in that time, whoever used it; null where RAPL cannot be read",
+    ),
 ]
 
 _MACHINE_STATE = [
@@ -86,8 +91,20 @@ _MACHINE_STATE = [
     _column("ceilings", pa.string(), "the machine's best rates, searched once a run, and the sentinel's then, JSON"),
 ]
 
+_WORK = [
+    _column("operations", pa.int64(), "operations of one call's matrix products that the method must make"),
+    _column("operations_by_precision", pa.string(), "the same by the precision that the method makes them in, JSON"),
+    _column("bytes_read", pa.int64(), "weights and rows of embeddings of one call, in the method's precision"),
+]
+
+_PEAK_RSS = (
+    "largest resident memory of the cell's process alone, from its start to its end: runtime, model and calls; pages "
+    "of the runtime that it shares with its cohort's other cells count in full, as in a process that shares none"
+)
+
 _COSTS = [
     _column("prepare_s", pa.float64(), "seconds to make the artifact, when it was made"),
+    _column("prepare_steps", pa.string(), "the same by step, JSON; they sum to it"),
     _column("prepare_cached", pa.bool_(), "true if the artifact came from the cache in this run"),
     _column("artifact_key", pa.string(), "hash of everything the artifact depends on"),
     _column("artifact_bytes", pa.int64(), "size of the artifact's files"),
@@ -95,7 +112,7 @@ _COSTS = [
     _column("first_call_ns", pa.int64(), "latency of the first call after loading"),
     _column("warmup_calls", pa.int32(), "calls until the latency was steady"),
     _column("steady", pa.bool_(), "false if warm-up reached its cap before the latency settled"),
-    _column("peak_rss_bytes", pa.int64(), "peak resident memory of the cell's process"),
+    _column("peak_rss_bytes", pa.int64(), _PEAK_RSS),
 ]
 
 _QUALITY = [
@@ -113,7 +130,7 @@ _EVIDENCE = [
 ]
 
 MEASUREMENT_SCHEMA = pa.schema(
-    [*_IDENTITY, *_PLACE, *_OUTCOME, *_SAMPLES, *_GUARDS, *_MACHINE_STATE, *_COSTS, *_QUALITY, *_EVIDENCE]
+    [*_IDENTITY, *_PLACE, *_OUTCOME, *_SAMPLES, *_GUARDS, *_MACHINE_STATE, *_WORK, *_COSTS, *_QUALITY, *_EVIDENCE]
 )
 """One row per cell of one cohort replica, raw samples inside: the truth on disk."""
 
@@ -169,9 +186,34 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("max_abs_logit_diff", pa.float64(), "largest logit difference from the baseline over replicas"),
         _column("artifact_bytes", pa.int64(), "size of the artifact's files"),
         _column("prepare_s", pa.float64(), "seconds to make the artifact"),
+        MEASUREMENT_SCHEMA.field("prepare_steps"),
         _column("load_s", pa.float64(), "median seconds to load it"),
         _column("first_call_ns", pa.float64(), "median latency of the first call"),
-        _column("peak_rss_bytes", pa.int64(), "largest peak resident memory over replicas"),
+        _column("warmup_calls", pa.float64(), "median number of calls until the latency was steady"),
+        _column("peak_rss_bytes", pa.int64(), f"largest over replicas: {_PEAK_RSS}"),
+        _column(
+            "cpu_ns_per_call", pa.float64(), "CPU time of a call in all threads, median over the rounds that count"
+        ),
+        _column(
+            *("energy_j_per_call", pa.float64()),
+            "energy of the machine's packages and memory during a call, whoever used it, median over those rounds; "
+            "null where RAPL cannot be read",
+        ),
+        _column(
+            *("break_even_calls", pa.int64()),
+            "calls after which preparing and loading it, less the baseline's, are won back; null if it is not faster",
+        ),
+        MEASUREMENT_SCHEMA.field("operations"),
+        _column(
+            *("limit_ns", pa.float64()),
+            "least time that the machine allows a call by the sentinel's rates, median over the rounds that count: "
+            "each product's operations over its precision's rate, or bytes over bandwidth if larger",
+        ),
+        _column(
+            *("limit_fraction", pa.float64()),
+            "share of that limit reached: limit of a round / its turn's median latency, median over those rounds; "
+            "above 1 is a mistake of the farm or the method",
+        ),
     ]
 )
 """One row per cell of one run, derived from its measurements."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 from zlib import crc32
 
@@ -16,8 +15,10 @@ import pyarrow.compute as pc
 from farm import stats, stopping
 from farm.bootstrap import cross_check, paired_turns
 from farm.claims import holm
+from farm.costs import break_even, costs_of
 from farm.errors import RequestError
-from farm.pairing import Process, Row, latencies, taints
+from farm.pairing import Process, Row, latencies, over, taints
+from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
@@ -149,7 +150,7 @@ def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     status = min((row["status"] for row in rows), key=_WORST_FIRST.index)
     shared = {name: first.get(name) for name in SPEEDUP_SCHEMA.names if name in MEASUREMENT_SCHEMA.names}
     baseline = next((process.baseline for process in processes if process.baseline is not None), None)
-    row = shared | _costs(rows) | _quality(rows, baseline)
+    row = shared | costs_of(processes) | _quality(rows, baseline)
     reasons = _reasons(rows)
     row |= {"status": status, "reasons": reasons, "replicas": len(rows)}
     row["baseline"] = baseline["name"] if baseline else None
@@ -160,6 +161,7 @@ def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     if status == "ok":
         row |= latencies(processes)
         row |= {"speedup": 1.0} if first["role"] == "baseline" else _judged(processes, aim)
+        row |= roofline(processes) | break_even(row, processes)
         if row.get("speedup") is None:
             row["reasons"] = [*reasons, "no round was paired with one of the baseline"]
     return row
@@ -249,16 +251,6 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _costs(rows: Sequence[Row]) -> dict[str, Any]:
-    return {
-        "artifact_bytes": _over(rows, "artifact_bytes", max),
-        "prepare_s": _over(rows, "prepare_s", max),
-        "load_s": _over(rows, "load_s", median),
-        "first_call_ns": _over(rows, "first_call_ns", median),
-        "peak_rss_bytes": _over(rows, "peak_rss_bytes", max),
-    }
-
-
 def _quality(rows: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
     # Accuracy belongs to the artifact, which all replicas share; the first that evaluated it speaks for them.
     evaluated = next((row for row in rows if row["accuracy"] is not None), None)
@@ -270,12 +262,7 @@ def _quality(rows: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
         "accuracy": accuracy,
         "accuracy_n": evaluated["accuracy_n"] if evaluated else None,
         "accuracy_drop_points": drop,
-        "agreement": _over(rows, "agreement", min),
-        "max_abs_logit_diff": _over(rows, "max_abs_logit_diff", max),
+        "agreement": over(rows, "agreement", min),
+        "max_abs_logit_diff": over(rows, "max_abs_logit_diff", max),
         "gate": "fail" if "fail" in gates else next(iter(gates), None),
     }
-
-
-def _over(rows: Sequence[Row], column: str, summary: Callable[[list[Any]], Any]) -> Any:
-    values = [row[column] for row in rows if row[column] is not None]
-    return summary(values) if values else None

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from farm import captions, caveats, direct, stats
+from farm.figures import Span, figures_of
 from farm.ratios import Claims, Ratio, Row, claims_of, geometric_mean_ratio, has_speedup, ratio_of
 
 
@@ -25,7 +26,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class MethodRow:
-    """One method over all lengths of a block. `mean` is geometric; `founding_average` is in percent."""
+    """One method over all lengths of a block. `mean` is geometric; `founding_average` is in percent.
+
+    `figures` are its costs and its share of the limit, by column of SPEEDUP_SCHEMA.
+    """
 
     name: str
     is_baseline: bool
@@ -34,7 +38,7 @@ class MethodRow:
     founding_average: float | None
     accuracy: float | None
     accuracy_drop_points: float | None
-    artifact_bytes: int | None
+    figures: Mapping[str, Span]
     after_holm: Claims | None
     verdict: str
 
@@ -138,6 +142,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
         footer=(
             *direct.direct_lines(rows, run.compare, run.same_within),
             *caveats.twin_lines(rows, run.rows, run.same_within),
+            *caveats.limit_lines(rows),
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),
             *caveats.state_lines(rows),
@@ -145,6 +150,8 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
             *caveats.remark_lines(rows),
             *captions.mean_lines(rows, lengths, scope.shared),
             *captions.accuracy_lines(rows),
+            *captions.limit_lines(rows),
+            *captions.cost_lines(rows),
         ),
     )
 
@@ -198,7 +205,7 @@ def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow
         founding_average=_founding_average(averaged),
         accuracy=_first(rows, "accuracy"),
         accuracy_drop_points=_first(rows, "accuracy_drop_points"),
-        artifact_bytes=max((row["artifact_bytes"] for row in rows if row.get("artifact_bytes")), default=None),
+        figures=figures_of(rows),
         after_holm=claims_of(rows),
         verdict="baseline" if is_baseline else _verdict_text(mean, rows),
     )

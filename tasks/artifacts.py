@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -19,6 +18,7 @@ from farm.records import Machine, ModelInfo, Workload
 from tasks.cache import cache_folder, publish_folder
 from tasks.digests import remembered_sha256
 from tasks.method import Arrays, Method, library_versions
+from tasks.steps import WHOLE, recorded_steps
 
 MANIFEST = "artifact.json"
 
@@ -36,6 +36,8 @@ class Artifact:
     size_bytes: int
     prepare_s: float
     cached: bool
+    steps: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of preparing by step, which sum to `prepare_s`."""
 
 
 def artifact_key(method: Method, model: ModelInfo, workload: Workload) -> str:
@@ -63,7 +65,9 @@ def find_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artif
     if manifest is None or not _intact(folder, manifest["files"]):
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    return Artifact(key, str(folder), _size(manifest["files"]), manifest["prepare_s"], cached=True)
+    prepare_s = manifest["prepare_s"]
+    steps = manifest.get("steps") or {WHOLE: prepare_s}  # a farm that knew no steps may have made it
+    return Artifact(key, str(folder), _size(manifest["files"]), prepare_s, cached=True, steps=steps)
 
 
 def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artifact:
@@ -77,16 +81,17 @@ def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Ar
             return found
         scratch = Path(mkdtemp(prefix=".building-", dir=folder.parent))
         try:
-            started = time.perf_counter()
-            method.prepare(model, workload, scratch)
-            prepare_s = time.perf_counter() - started
+            with recorded_steps() as steps:
+                method.prepare(model, workload, scratch)
+            prepare_s = sum(steps.values())
             files = {path.name: _describe(path) for path in sorted(scratch.iterdir())}
-            manifest = {"method": method.id, "model": model.sha256, "prepare_s": prepare_s, "files": files}
+            manifest = {"method": method.id, "model": model.sha256, "prepare_s": prepare_s, "steps": steps}
+            manifest["files"] = files
             (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
             publish_folder(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Artifact(key, str(folder), _size(files), prepare_s, cached=False)
+    return Artifact(key, str(folder), _size(files), prepare_s, cached=False, steps=steps)
 
 
 def evaluation_path(artifact: Artifact, machine: Machine, workload: Workload, dataset_sha256: str) -> Path:

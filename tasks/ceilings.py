@@ -11,12 +11,13 @@ import contextlib
 import importlib
 import itertools
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from tasks.caches import held_bytes, last_level_bytes
 from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, kernels_of, prepare
 from tasks.sentinels import LARGEST_BLOCK, Clock, call_s, calls_per_repetition, memory_case, sized
 
@@ -61,9 +62,6 @@ CACHE_MULTIPLE = 4
 LARGEST_BUFFER = 1 << 30
 """Bytes of a buffer at most: more than that a small machine could not spare."""
 
-USUAL_CACHE = 32 << 20
-"""Bytes of last-level cache assumed where the system does not say."""
-
 Shape = tuple[int, int, int]
 Kernel = tuple[str, str]
 
@@ -98,6 +96,8 @@ class Ceiling:
     searched: int
     sentinel_case: Case
     sentinel: float
+    cached_bytes: int = 0
+    """Of memory: what the caches of these cores hold, which need not be read from there again in the next call."""
 
 
 def search_ceilings(threads: int, budget_s: float = BUDGET_S) -> dict[str, Ceiling]:
@@ -256,7 +256,8 @@ class _Pair:
         """The winner at its best, tied to its sentinel by the median ratio."""
         value = self.winner.sustained
         sentinel = value / statistics.median(self.ratios)
-        return Ceiling(self.contest.rate, value, self.winner.case, self.contest.searched, self.case, sentinel)
+        held = held_bytes(_cores()) if self.contest.rate == "memory" else 0
+        return Ceiling(self.contest.rate, value, self.winner.case, self.contest.searched, self.case, sentinel, held)
 
 
 def _time_windows(contests: Sequence[_Contest], until: float, clock: Clock) -> None:
@@ -291,16 +292,12 @@ def _shapes(rate: str) -> tuple[Sequence[Shape], Sequence[Shape]]:
     """Shapes that every kernel is tried at, and those that only the best are, each from little work to much."""
     if rate != "memory":
         return (*FIRST_SHAPES, *RANKING_SHAPES), OTHER_SHAPES
-    buffer = min(max(BUFFER_BYTES, CACHE_MULTIPLE * _last_level_cache_bytes()), LARGEST_BUFFER)
+    buffer = min(max(BUFFER_BYTES, CACHE_MULTIPLE * last_level_bytes()), LARGEST_BUFFER)
     blocks = [memory_case("", "", block, buffer) for block in (LARGEST_BLOCK // 4, LARGEST_BLOCK)]
     shapes = [(case.rows, case.inner, case.columns) for case in blocks]
     return shapes[:1], shapes[1:]
 
 
-def _last_level_cache_bytes() -> int:
-    """Size of the largest cache that the first processor sees."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        with contextlib.suppress(OSError, ValueError):
-            sizes.append(int(path.read_text().strip().removesuffix("K")) << 10)
-    return max(sizes, default=USUAL_CACHE)
+def _cores() -> set[int]:
+    """Those this process runs on."""
+    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}

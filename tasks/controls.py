@@ -35,7 +35,13 @@ class Controlled:
         return {"control": True}
 
 
-class Null(Method):
+class Control(Method):
+    """A method that never looks at the model."""
+
+    runs_model: ClassVar[bool] = False
+
+
+class Null(Control):
     """Does nothing: what remains is what the harness itself costs."""
 
     id: ClassVar[str] = "control-null"
@@ -54,7 +60,7 @@ class WorkOptions:
     units: int = 100
 
 
-class FixedWork(Method):
+class FixedWork(Control):
     """A fixed amount of arithmetic: twice the units take twice as long on any machine."""
 
     id: ClassVar[str] = "control-work"
@@ -107,7 +113,7 @@ def _fail(how: str) -> None:
     raise RuntimeError("this control raises on purpose")
 
 
-class Crash(Method):
+class Crash(Control):
     """Dies at a chosen moment."""
 
     id: ClassVar[str] = "control-crash"
@@ -135,7 +141,7 @@ def _hang() -> None:
     time.sleep(86_400)
 
 
-class Hang(Method):
+class Hang(Control):
     """Stops answering at a chosen moment."""
 
     id: ClassVar[str] = "control-hang"
@@ -159,7 +165,7 @@ class LeakOptions:
     after: int = 0
 
 
-class Leak(Method):
+class Leak(Control):
     """Needs more memory with every call, until there is none."""
 
     id: ClassVar[str] = "control-leak"
@@ -176,7 +182,7 @@ class Leak(Method):
         )
 
 
-class Wrong(Method):
+class Wrong(Control):
     """Answers something else than the baseline: must be found out before it is timed."""
 
     id: ClassVar[str] = "control-wrong"

@@ -19,6 +19,7 @@ from tasks.method import Loaded, library_versions
 from tasks.onednn import executed_kernels
 from tasks.processors import compiler_targets, needs_bf16
 from tasks.pytorch import EagerCallable, TorchCallable, TorchMethod, load_module, use_threads
+from tasks.steps import step
 
 PACKAGE = "model.pt2"
 FACTS = "facts.json"
@@ -242,10 +243,13 @@ class AotFp32(InductorMethod):
 
         use_threads(workload)
         with torch.no_grad():
-            module, facts = self.rewrite(export_module(model, workload, pruned=self.prunes_last_layer), model, workload)
-            (folder / FACTS).write_text(json.dumps(facts))
-            program = export_again(module, example_inputs(model, workload))
-            with fresh_cache():
+            with step("export"):
+                module = export_module(model, workload, pruned=self.prunes_last_layer)
+            with step("rewrite"):
+                module, facts = self.rewrite(module, model, workload)
+                (folder / FACTS).write_text(json.dumps(facts))
+                program = export_again(module, example_inputs(model, workload))
+            with step("compile"), fresh_cache():
                 aoti_compile_and_package(
                     program, package_path=str(folder / PACKAGE), inductor_configs=self.settings(workload)
                 )

@@ -59,6 +59,12 @@ class Method(ABC):
     device. Imports that take seconds are then made once for all cells that share them."""
     exact: ClassVar[bool] = True
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
+    runs_model: ClassVar[bool] = True
+    """False where a call does not compute the model, so that it has no operations to count."""
+    product_precisions: ClassVar[Mapping[str, str]] = {}
+    """Precision of the `linear` and `attention` products where `precision_of` would guess wrong."""
+    prunes_last_layer: ClassVar[bool] = False
+    """True where the last layer is computed for the first token alone (`tasks.first_token`), which is less work."""
     any_shape: ClassVar[bool] = False
     """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
     prunes_last_layer: ClassVar[bool] = False
@@ -93,6 +99,20 @@ class Method(ABC):
     def instruction_sets(self) -> set[str]:
         """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""
         return set()
+
+    def precision_of(self, product: str, workload: Workload) -> str:
+        """Return the precision of products with weights (`linear`) or of those between activations (`attention`).
+
+        Asked in the cell, where the CPU may decide. Quantizing to int8 is taken to leave attention in fp32, for none of
+        its operands is a weight.
+        """
+        del workload
+        usual = "fp32" if product == "attention" and self.precision == "int8" else self.precision
+        return self.product_precisions.get(product, usual)
+
+    def computes_all(self, workload: Workload, padded: bool) -> bool:
+        """Whether a call computes the model on all of the workload's tokens; not where it cuts the padding off them."""
+        return self.runs_model and not (padded and workload.options.get("length_bucket"))
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any] | None:
         """Return everything besides the model that the artifact depends on, or None where nothing is prepared.

@@ -18,6 +18,7 @@ from farm.errors import RequestError
 from farm.records import ModelInfo, Pooling
 from tasks.demo import ensure_demo
 from tasks.digests import remembered_sha256
+from tasks.operations import Architecture, architecture_of
 from tasks.progress import Progress
 
 # A hub repository may hold the same weights in other formats, in folders beside these.
@@ -70,6 +71,11 @@ def resolve_model(name: str, progress: Progress) -> ModelInfo:
         weight_bytes=sum(path.stat().st_size for path in weights),
         pooling=_pooling(config),
     )
+
+
+def read_architecture(model: ModelInfo) -> Architecture | None:
+    """What decides how many operations the model takes; None where its configuration does not say enough."""
+    return architecture_of(_read_config(Path(model.folder)), len(model.labels))
 
 
 def _locate(name: str, progress: Progress) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.steps import step
 
 GRAPH = "model.onnx"
 FACTS = "graph.json"
@@ -137,10 +138,13 @@ class OnnxRuntimeFp32(Method):
         """Export through TorchScript with eager attention, the only pattern the optimizer fuses, then fuse."""
         with TemporaryDirectory(dir=folder.parent) as scratch:
             exported = Path(scratch) / "exported.onnx"
-            layers = _export(model, exported)
-            optimizer = _fuse(model, exported, workload.device)
-            self.convert(optimizer)
-            optimizer.save_model_to_file(str(folder / GRAPH))
+            with step("export"):
+                layers = _export(model, exported)
+            with step("fuse"):
+                optimizer = _fuse(model, exported, workload.device)
+            with step("convert"):
+                self.convert(optimizer)
+                optimizer.save_model_to_file(str(folder / GRAPH))
         facts = {
             "inputs": list(model.input_names),
             "layers": layers,

@@ -16,6 +16,7 @@ from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
 from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.processors import computes_bf16, needs_bf16
+from tasks.steps import step
 
 IR = "model.xml"
 
@@ -122,7 +123,10 @@ class OpenVinoFp32(Method):
         import openvino
 
         converted = self._convert(model, workload)
-        openvino.save_model(self.quantize(converted, model, workload), folder / IR, compress_to_fp16=False)
+        with step("quantize"):
+            quantized = self.quantize(converted, model, workload)
+        with step("save"):
+            openvino.save_model(quantized, folder / IR, compress_to_fp16=False)
 
     def quantize(self, converted: Any, model: ModelInfo, workload: Workload) -> Any:
         """Change the converted model's precision; FP32 needs none."""
@@ -156,8 +160,11 @@ class OpenVinoFp32(Method):
 
         from tasks.exported import example_inputs, export_again, export_module
 
-        module = export_module(model, workload, pruned=self.prunes_last_layer)
-        converted = openvino.convert_model(export_again(module, example_inputs(model, workload)))
+        with step("export"):
+            module = export_module(model, workload, pruned=self.prunes_last_layer)
+            program = export_again(module, example_inputs(model, workload))
+        with step("convert"):
+            converted = openvino.convert_model(program)
         shape = [workload.batch_size, workload.length]
         # The converter leaves shapes open; with them fixed the runtime plans its memory and picks kernels once.
         converted.reshape(dict.fromkeys(model.input_names, shape))
@@ -258,6 +265,12 @@ class OpenVinoInt8(OpenVinoFp32):
             ignored_scope=ignored,
             advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
         )
+
+    def precision_of(self, product: str, workload: Workload) -> str:
+        """Attention is quantized too unless the options say otherwise; it then runs in what is not quantized."""
+        if product == "linear" or QuantizationOptions(**workload.options).attention:
+            return "int8"
+        return "bf16" if self.activations(workload) == "bf16" else "fp32"
 
     def activations(self, workload: Workload) -> str:
         """What the options say; by themselves BF16 where this CPU computes in it."""

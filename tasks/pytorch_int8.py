@@ -12,6 +12,7 @@ from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks.method import Loaded, library_versions
 from tasks.pytorch import EagerCallable, TorchMethod, load_module, use_threads
+from tasks.steps import step
 
 WEIGHTS = "quantized.pt"
 
@@ -52,8 +53,12 @@ class PyTorchInt8Dynamic(TorchMethod):
         import torch
 
         use_threads(workload)
-        module = _quantize(load_module(model))
-        torch.save(module.state_dict(), folder / WEIGHTS)
+        with step("load model"):
+            module = load_module(model)
+        with step("quantize"):
+            module = _quantize(module)
+        with step("save"):
+            torch.save(module.state_dict(), folder / WEIGHTS)
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Rebuild the quantized structure without weights, then fill it from the artifact."""

@@ -19,6 +19,7 @@ from tasks.pytorch import (
     load_module,
     use_threads,
 )
+from tasks.steps import step
 
 PROGRAM = "traced.pt"
 
@@ -80,7 +81,8 @@ class TorchScript(TorchMethod):
         import torch
 
         use_threads(workload)
-        module = load_module(model).to(workload.device)
+        with step("load model"):
+            module = load_module(model).to(workload.device)
         shape = (workload.batch_size, workload.length)
         example = tuple(torch.ones(shape, dtype=torch.long, device=workload.device) for _ in model.input_names)
 
@@ -97,8 +99,10 @@ class TorchScript(TorchMethod):
         with torch.inference_mode(), warnings.catch_warnings():
             # Tracing warns that shapes become constants, which is what an artifact per shape is for.
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(Positional().eval(), example, check_trace=False)
-            torch.jit.save(torch.jit.freeze(traced), str(folder / PROGRAM))
+            with step("trace"):
+                traced = torch.jit.trace(Positional().eval(), example, check_trace=False)
+            with step("freeze"):
+                torch.jit.save(torch.jit.freeze(traced), str(folder / PROGRAM))
 
     def import_runtime(self, model: ModelInfo) -> None:
         """The program needs PyTorch alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from tasks.artifacts import (
     save_evaluation,
 )
 from tasks.method import Loaded, Method
+from tasks.steps import step
 
 WORKLOAD = Workload("cpu", 2, 1, 8)
 
@@ -139,6 +141,31 @@ def test_a_method_that_prepares_nothing_runs_from_the_models_own_folder() -> Non
     assert found is not None
     assert (found.folder, found.size_bytes, found.cached) == (MODEL.folder, MODEL.weight_bytes, True)
     assert method.prepared == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_steps_of_preparing_are_remembered() -> None:
+    class Stepwise(Copier):
+        def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+            with step("copy"):
+                super().prepare(model, workload, folder)
+
+    made = prepare_artifact(Stepwise(), MODEL, WORKLOAD)
+    assert list(made.steps) == ["copy", "other"]
+    assert sum(made.steps.values()) == made.prepare_s
+    found = find_artifact(Stepwise(), MODEL, WORKLOAD)
+    assert found is not None and found.steps == made.steps
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_artifact_from_before_there_were_steps_has_one() -> None:
+    made = prepare_artifact(Copier(), MODEL, WORKLOAD)
+    path = Path(made.folder) / "artifact.json"
+    manifest = json.loads(path.read_text())
+    del manifest["steps"]
+    path.write_text(json.dumps(manifest))
+    found = find_artifact(Copier(), MODEL, WORKLOAD)
+    assert found is not None and found.steps == {"prepare": made.prepare_s}
 
 
 PROGRAM = """

@@ -152,3 +152,35 @@ def test_what_no_file_tells_is_unknown_not_fine(tmp_path: Path) -> None:
     assert seen == Snapshot(seen.taken_ns, None, None, None, None, None, {}, None, None, None)
     told = asdict(disturbance(seen, seen, 2))
     assert {name for name, value in told.items() if value is not None} == {"wall_ns", "slot_ns"}
+
+
+def write_energy(root: Path, folder: str, name: str, used_uj: int, range_uj: int = 1_000_000) -> None:
+    for file, content in {"name": name, "energy_uj": used_uj, "max_energy_range_uj": range_uj}.items():
+        write(root, f"sys/class/powercap/{folder}/{file}", f"{content}\n")
+
+
+def test_energy_is_that_of_packages_and_their_memory(tmp_path: Path) -> None:
+    write_energy(tmp_path, "intel-rapl:0", "package-0", 100)
+    write_energy(tmp_path, "intel-rapl:0:0", "core", 50)
+    write_energy(tmp_path, "intel-rapl:0:1", "dram", 7)
+    write_energy(tmp_path, "intel-rapl:1", "psys", 500)
+    write_energy(tmp_path, "intel-rapl-mmio:0", "package-0", 100)
+    assert sorted(reading.used_uj for reading in watch(tmp_path).snapshot(CELL).energy) == [7, 100]
+
+
+def test_an_energy_counter_that_started_over_has_gone_on(tmp_path: Path) -> None:
+    write_energy(tmp_path, "intel-rapl:0", "package-0", 900_000)
+    write_energy(tmp_path, "intel-rapl:0:0", "dram", 10_000)
+    watching = watch(tmp_path)
+    before = watching.snapshot(CELL)
+    write_energy(tmp_path, "intel-rapl:0", "package-0", 200_000)
+    write_energy(tmp_path, "intel-rapl:0:0", "dram", 60_000)
+    assert disturbance(before, watching.snapshot(CELL), 2).energy_j == pytest.approx(0.35)
+
+
+def test_energy_that_only_root_may_read_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path, "sys/class/powercap/intel-rapl:0/name", "package-0\n")
+    watching = watch(tmp_path)
+    before = watching.snapshot(CELL)
+    assert before.energy == ()
+    assert disturbance(before, watching.snapshot(CELL), 2).energy_j is None

@@ -33,6 +33,9 @@ PURE = (
     "captions",
     "ratios",
     "events",
+    "costs",
+    "figures",
+    "roofline",
 )
 IMPURE = {
     "ray",
@@ -68,6 +71,8 @@ STATISTICS = {
     "farm.claims",
     "farm.speedups",
     "farm.pairing",
+    "farm.costs",
+    "farm.roofline",
     "farm.ratios",
     "farm.tables",
 }
