@@ -85,8 +85,8 @@ def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Ar
                 method.prepare(model, workload, scratch)
             prepare_s = sum(steps.values())
             files = {path.name: _describe(path) for path in sorted(scratch.iterdir())}
-            manifest = {"method": method.id, "model": model.sha256, "prepare_s": prepare_s, "steps": steps}
-            manifest["files"] = files
+            made = {"method": method.id, "model": model.sha256, "prepare_s": prepare_s, "steps": steps}
+            manifest = made | {"files": files}
             (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
             publish_folder(scratch, folder)
         finally:

@@ -67,8 +67,6 @@ class Method(ABC):
     """True where the last layer is computed for the first token alone (`tasks.first_token`), which is less work."""
     any_shape: ClassVar[bool] = False
     """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
-    prunes_last_layer: ClassVar[bool] = False
-    """True where the last layer is computed for the first token alone, as far as nothing else of it is read."""
     Options: ClassVar[type] = NoOptions
     """A frozen dataclass of the settings that a suite may give; validated before anything runs."""
 
