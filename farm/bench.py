@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
@@ -10,10 +11,12 @@ from farm.events import Listener, StepReporter
 from farm.records import ModelInfo
 from farm.replica import Bench, Evaluation
 from farm.stopping import EFFORTS, Effort
-from farm.suite import Suite
+from farm.suite import Accuracy, Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
 from tasks.calibration import check_disjoint
 from tasks.inputs import build_inputs, encode_sentences
+from tasks.method import find_method
+from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
 
 TIMED_INPUTS = 4
@@ -27,15 +30,13 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
     Raises RequestError where texts cannot be had.
     """
     reporter = StepReporter(listener)
-    dataset = load_dataset(suite.accuracy.dataset, model.labels, reporter) if suite.accuracy else None
+    dataset = _dataset(suite.accuracy, model, reporter) if suite.accuracy else None
     if dataset is None or dataset.name == DEMO_DATASET:
         texts: Sequence[str] = review_texts(load_sentences(reporter))
     else:
         texts = dataset.texts
     if dataset is not None:
-        for source in sorted(
-            {str(choice.options["calibration"]) for choice in suite.methods if "calibration" in choice.options}
-        ):
+        for source in _calibration_sources(suite):
             check_disjoint(source, dataset.texts)
     shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
     inputs = {
@@ -46,10 +47,27 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
     return Bench(suite, model, effort or EFFORTS[suite.effort], inputs, evaluation, listener)
 
 
+def _dataset(accuracy: Accuracy, model: ModelInfo, reporter: StepReporter) -> EvaluationSet:
+    columns = (accuracy.text_column, accuracy.label_column)
+    return load_dataset(accuracy.dataset, model.labels, reporter, columns=columns, most=accuracy.max_texts)
+
+
+def _calibration_sources(suite: Suite) -> list[str]:
+    """Where the suite's methods that calibrate take their texts from, their defaults included."""
+    sources = set()
+    for choice in suite.methods:
+        options = find_method(choice.method_id("cpu")).Options
+        defaults = {field.name: field.default for field in fields(options)}
+        if "calibration" in defaults:
+            sources.add(str(choice.options.get("calibration", defaults["calibration"])))
+    return sorted(sources)
+
+
 def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evaluation:
-    """Labels count only for a model that has as many as the data: others are judged by agreement alone."""
+    """The user's labels were checked against the model's. The demo's mean something only to a model that tells two
+    things apart: others are judged on its texts by agreement alone."""
     encoded = encode_sentences(model, dataset.texts, min(suite.lengths))
-    labelled = len(model.labels) == len(set(dataset.labels))
+    labelled = dataset.name != DEMO_DATASET or len(model.labels) == len(DEMO_LABELS)
     labels = np.asarray(dataset.labels) if labelled else None
     limit = suite.accuracy.max_drop_points if suite.accuracy else None
     return Evaluation(encoded, dataset.sha256, labels, limit)

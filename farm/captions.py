@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from farm import stats
 from farm.figures import steps_of
 from farm.numerals import figure_text
-from farm.ratios import Row, claims_of, has_speedup, is_candidate, is_unresolved
+from farm.proportions import paired_difference_interval
+from farm.ratios import (
+    FALSE_CLAIMS,
+    Row,
+    accuracy_change,
+    accuracy_row,
+    claims_of,
+    has_speedup,
+    is_candidate,
+    is_unresolved,
+)
 from farm.stopping import EFFORTS
 
 MOST_PREPARED = 4
@@ -31,11 +41,55 @@ def mean_lines(rows: Sequence[Row], lengths: Sequence[int], shared: Sequence[int
 
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """How many texts the accuracies rest on."""
+    """How many texts the accuracies rest on, how a change is to be read, and what the limit and a test make of it."""
     texts = sorted({row["accuracy_n"] for row in rows if row.get("accuracy_n")})
-    if texts:
-        number = ", ".join(map(str, texts))
-        yield f"Accuracy on {number} held-out texts; in brackets the change from the baseline in points."
+    if not texts:
+        return
+    number = ", ".join(map(str, texts))
+    baseline = next((row for row in rows if row.get("role") == "baseline" and row.get("accuracy_low")), None)
+    within = f", the baseline's within {_percentages(baseline)}" if baseline else ""
+    methods = _by_accuracy(rows)
+    measured = any(row.get("accuracy_drop_low_points") is not None for row in methods.values())
+    reading = f" [paired 95 % interval]; none: right on the same texts (+-{_least(texts[0]):.2g})" if measured else ""
+    yield f"Accuracy on {number} held-out texts{within}; below it the change from the baseline in points{reading}."
+    yield from _limit_lines(methods)
+    beyond_chance = [
+        f"{name} (p = {row['mcnemar_p']:.2g})"
+        for name, row in methods.items()
+        if row.get("mcnemar_p") is not None and row["mcnemar_p"] < FALSE_CLAIMS
+    ]
+    if beyond_chance:
+        yield f"Accuracy changed beyond chance, by McNemar's exact test: {', '.join(beyond_chance)}."
+
+
+def _limit_lines(methods: Mapping[str, Row]) -> Iterator[str]:
+    """What the accuracy limit judges, and the methods that passed it on these texts without being shown to keep it."""
+    limit = next((row["max_drop_points"] for row in methods.values() if row.get("max_drop_points") is not None), None)
+    if limit is None:
+        return
+    unsure = [
+        name
+        for name, row in methods.items()
+        if row.get("gate") == "pass" and accuracy_change(row) and (row.get("accuracy_drop_high_points") or 0.0) > limit
+    ]
+    reach = f"; reaching beyond it: {', '.join(unsure)}" if unsure else ""
+    yield f"Accuracy limit: a drop of {limit:g} points, judged by the change itself, not by its interval{reach}."
+
+
+def _by_accuracy(rows: Sequence[Row]) -> dict[str, Row]:
+    """For each method with an accuracy, the row that speaks for it."""
+    names = dict.fromkeys(row["name"] for row in rows if is_candidate(row))
+    found = {name: accuracy_row([row for row in rows if row["name"] == name]) for name in names}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def _percentages(row: Row) -> str:
+    return f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+
+
+def _least(texts: int) -> float:
+    """The points that the interval reaches either way where both are right on the same texts."""
+    return 100 * paired_difference_interval(0, 0, texts)[1]
 
 
 def limit_lines(rows: Sequence[Row]) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""How a speedup and a latency are written: few digits, and never one that belies a verdict."""
+"""How a speedup, a latency and a change are written: few digits, and never one that belies what an interval says."""
 
 from __future__ import annotations
 
-from farm.ratios import Ratio
+from farm.ratios import AccuracyChange, Ratio
 
 
 def ratio_text(ratio: Ratio) -> str:
@@ -10,6 +10,13 @@ def ratio_text(ratio: Ratio) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{_digits(ratio.speedup)}x"
     return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
+
+
+def change_text(change: AccuracyChange) -> str:
+    """A change of accuracy in points as `-1.18 [-2.4, +0.1]`; an end gets more digits where one would make it 0."""
+    if change.low is None or change.high is None:
+        return f"{change.points:+.2f}"
+    return f"{change.points:+.2f} [{_points_end(change.low)}, {_points_end(change.high)}]"
 
 
 def milliseconds_text(latency_ms: float) -> str:
@@ -30,3 +37,8 @@ def _digits(ratio: float) -> str:
 def _end(value: float) -> str:
     shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
     return next((text for text in shown if float(text) != 1), "1.00")
+
+
+def _points_end(value: float) -> str:
+    shown = [f"{value:+.{digits}f}" for digits in (1, 2, 3)]
+    return next((text for text in shown if float(text) != 0), "0.0")

@@ -1,4 +1,4 @@
-"""What a table needs to know of speedup rows: which have a speedup, what it is, and what several say together."""
+"""What a table needs to know of speedup rows: what each says of speed and accuracy, and what several say together."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ class Claims:
 
     held: int
     made: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyChange:
+    """By how many percentage points a method is righter than the baseline (negative: less right), with the paired
+    interval; its ends are None where only the accuracies are known."""
+
+    points: float
+    low: float | None = None
+    high: float | None = None
 
 
 def has_speedup(row: Row) -> bool:
@@ -83,6 +93,23 @@ def mean_is_supported(rows: Sequence[Row]) -> bool | None:
     pilot = pilot_of(rows)
     check = geometric_mean_cross_check(stats.geometric_mean_estimate(cells, pilot=pilot), cells, seed, pilot)
     return check.agrees if check else None
+
+
+def accuracy_row(rows: Sequence[Row]) -> Row | None:
+    """The row that speaks for a method's accuracy: that with the largest drop, since lengths may differ in artifact."""
+    judged = [row for row in rows if row.get("accuracy") is not None]
+    return max(judged, key=lambda row: row.get("accuracy_drop_points") or 0.0, default=None)
+
+
+def accuracy_change(row: Row) -> AccuracyChange | None:
+    """How the row's accuracy differs from the baseline's; None where both are right on the same texts, or unknown."""
+    drop = row.get("accuracy_drop_points")
+    differing = (row.get("baseline_right_only") or 0) + (row.get("method_right_only") or 0)
+    if not is_candidate(row) or drop is None or not (drop or differing):
+        return None
+    low, high = row.get("accuracy_drop_low_points"), row.get("accuracy_drop_high_points")
+    # Subtracted, because the negative of no drop would print as -0.00.
+    return AccuracyChange(0 - drop, None if high is None else 0 - high, None if low is None else 0 - low)
 
 
 def claims_of(rows: Sequence[Row]) -> Claims | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from farm.numerals import figure_text, milliseconds_text, ratio_text
+from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
 from farm.tables import Block, Entry, MethodRow, SpeedupTable
 
 __all__ = [
@@ -246,11 +246,9 @@ def _founding_text(row: MethodRow) -> str:
 
 
 def _accuracy_text(row: MethodRow) -> str:
-    drop = row.accuracy_drop_points
+    """The accuracy and, on a line of its own, how it differs from the baseline's."""
     accuracy = "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}"
-    if row.accuracy is not None and drop and not row.is_baseline:
-        accuracy += f" ({-drop:+.2f})"
-    return accuracy
+    return f"{accuracy}\n{change_text(row.accuracy_change)}" if row.accuracy_change else accuracy
 
 
 def _grid(block: Block, newline: str) -> list[list[str]]:
@@ -261,7 +259,7 @@ def _grid(block: Block, newline: str) -> list[list[str]]:
         [
             names[place],
             *(newline.join(_entry_lines(row, entry)) for entry in row.entries),
-            *(column[place] for column in summary.values()),
+            *(column[place].replace("\n", newline) for column in summary.values()),
         ]
         for place, row in enumerate(block.rows)
     ]

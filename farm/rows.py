@@ -216,4 +216,7 @@ def _quality(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         "agreement_n": quality.agreement_n if quality else None,
         "accuracy": quality.accuracy if quality else None,
         "accuracy_n": quality.accuracy_n if quality else None,
+        "baseline_right_only": quality.baseline_right_only if quality else None,
+        "method_right_only": quality.method_right_only if quality else None,
+        "max_drop_points": quality.max_drop_points if quality else None,
     }

@@ -121,6 +121,9 @@ _QUALITY = [
     _column("agreement_n", pa.int32(), "texts behind agreement"),
     _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
     _column("accuracy_n", pa.int32(), "texts behind accuracy"),
+    _column("baseline_right_only", pa.int32(), "of those, texts that the baseline predicts right and this row wrong"),
+    _column("method_right_only", pa.int32(), "of those, texts that this row predicts right and the baseline wrong"),
+    _column("max_drop_points", pa.float64(), "largest drop of accuracy that passes the gate, in percentage points"),
 ]
 
 _EVIDENCE = [
@@ -181,7 +184,13 @@ SPEEDUP_SCHEMA = pa.schema(
         ),
         _column("accuracy", pa.float64(), "share of held-out texts predicted right"),
         _column("accuracy_n", pa.int32(), "texts behind accuracy"),
+        _column("accuracy_low", pa.float64(), "lower end of its 95 % interval (Wilson)"),
+        _column("accuracy_high", pa.float64(), "upper end of its 95 % interval (Wilson)"),
         _column("accuracy_drop_points", pa.float64(), "baseline's accuracy less this row's, in percentage points"),
+        _column("accuracy_drop_low_points", pa.float64(), "lower end of its paired 95 % interval (Tango's score)"),
+        _column("accuracy_drop_high_points", pa.float64(), "upper end of its paired 95 % interval (Tango's score)"),
+        _column("mcnemar_p", pa.float64(), "two-sided p value of no change in accuracy: McNemar's exact test"),
+        *[MEASUREMENT_SCHEMA.field(name) for name in ("baseline_right_only", "method_right_only", "max_drop_points")],
         _column("agreement", pa.float64(), "share of evaluated texts on which it predicts what the baseline predicts"),
         _column("max_abs_logit_diff", pa.float64(), "largest logit difference from the baseline over replicas"),
         _column("artifact_bytes", pa.int64(), "size of the artifact's files"),

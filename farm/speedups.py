@@ -18,6 +18,7 @@ from farm.claims import holm
 from farm.costs import break_even, costs_of
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, over, taints
+from farm.quality import accuracy_columns
 from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
@@ -254,14 +255,8 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
 def _quality(rows: Sequence[Row], baseline: Row | None) -> dict[str, Any]:
     # Accuracy belongs to the artifact, which all replicas share; the first that evaluated it speaks for them.
     evaluated = next((row for row in rows if row["accuracy"] is not None), None)
-    accuracy = evaluated["accuracy"] if evaluated else None
-    reference = baseline["accuracy"] if baseline else None
-    drop = None if accuracy is None or reference is None else 100 * (reference - accuracy)
     gates = {row["gate"] for row in rows} - {None}
-    return {
-        "accuracy": accuracy,
-        "accuracy_n": evaluated["accuracy_n"] if evaluated else None,
-        "accuracy_drop_points": drop,
+    return (accuracy_columns(evaluated, baseline) if evaluated else {}) | {
         "agreement": over(rows, "agreement", min),
         "max_abs_logit_diff": over(rows, "max_abs_logit_diff", max),
         "gate": "fail" if "fail" in gates else next(iter(gates), None),

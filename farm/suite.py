@@ -56,9 +56,16 @@ class MethodChoice(Strict):
 
 
 class Accuracy(Strict):
-    """The labelled texts that methods are held to, and how many percentage points they may lose on them."""
+    """The labelled texts that methods are held to, and how many percentage points they may lose on them.
+
+    `dataset`: demo, a CSV or Parquet file, or hub:OWNER/NAME[/CONFIG][@SPLIT]. `max_texts` judges on a fixed random
+    sample of so many where there are more.
+    """
 
     dataset: str = "demo"
+    text_column: Annotated[str, Field(min_length=1)] = "text"
+    label_column: Annotated[str, Field(min_length=1)] = "label"
+    max_texts: PositiveInt | None = None
     max_drop_points: Annotated[float, Field(ge=0)] | None = 0.5
 
 

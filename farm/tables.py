@@ -10,7 +10,18 @@ import pyarrow as pa
 
 from farm import captions, caveats, direct, stats
 from farm.figures import Span, figures_of
-from farm.ratios import Claims, Ratio, Row, claims_of, geometric_mean_ratio, has_speedup, ratio_of
+from farm.ratios import (
+    AccuracyChange,
+    Claims,
+    Ratio,
+    Row,
+    accuracy_change,
+    accuracy_row,
+    claims_of,
+    geometric_mean_ratio,
+    has_speedup,
+    ratio_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,7 @@ class MethodRow:
     mean: Ratio | None
     founding_average: float | None
     accuracy: float | None
-    accuracy_drop_points: float | None
+    accuracy_change: AccuracyChange | None
     figures: Mapping[str, Span]
     after_holm: Claims | None
     verdict: str
@@ -197,14 +208,15 @@ def _method_row(name: str, cells: Mapping[int, Row], scope: _Scope) -> MethodRow
     averaged = [row for row in rows if row["length"] in scope.shared and has_speedup(row)]
     is_baseline = any(row.get("role") == "baseline" for row in rows)
     mean = geometric_mean_ratio(averaged, scope.same_within) if averaged else None
+    judged = accuracy_row(rows)
     return MethodRow(
         name=name,
         is_baseline=is_baseline,
         entries=tuple(_entry(length, cells.get(length), scope.notes) for length in scope.lengths),
         mean=mean,
         founding_average=_founding_average(averaged),
-        accuracy=_first(rows, "accuracy"),
-        accuracy_drop_points=_first(rows, "accuracy_drop_points"),
+        accuracy=judged["accuracy"] if judged else None,
+        accuracy_change=accuracy_change(judged) if judged else None,
         figures=figures_of(rows),
         after_holm=claims_of(rows),
         verdict="baseline" if is_baseline else _verdict_text(mean, rows),
@@ -224,10 +236,6 @@ def _entry(length: int, row: Row | None, notes: Mapping[str, Sequence[int]]) -> 
 def _founding_average(rows: Sequence[Row]) -> float | None:
     # A paired speedup is the ratio baseline / method, so the method's side of each ratio is 1.
     return stats.founding_average([row["speedup"] for row in rows], [1.0] * len(rows)) if rows else None
-
-
-def _first(rows: Sequence[Row], column: str) -> Any:
-    return next((row[column] for row in rows if row.get(column) is not None), None)
 
 
 def _verdict_text(mean: Ratio | None, rows: Sequence[Row]) -> str:

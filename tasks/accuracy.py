@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farm.errors import RequestError
+from tasks.hub_datasets import fetch_parquet, is_hub_name
 from tasks.method import Arrays
 from tasks.progress import Progress, SilentProgress
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEMO_DATASET = "demo"
+
+SAMPLE_SEED = 0
+"""Of the sample that is judged where a suite asks for fewer texts than there are: the same in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +36,37 @@ class EvaluationSet:
     labels: tuple[int, ...]
 
 
-def load_dataset(name: str, label_names: Sequence[str] = (), progress: Progress | None = None) -> EvaluationSet:
-    """Load "demo" (the 678 held-out review sentences), or a CSV or Parquet file with columns `text` and `label`.
+def load_dataset(
+    name: str,
+    label_names: Sequence[str] = (),
+    progress: Progress | None = None,
+    *,
+    columns: tuple[str, str] = ("text", "label"),
+    most: int | None = None,
+) -> EvaluationSet:
+    """Load "demo" (the 678 held-out review sentences), a CSV or Parquet file, or a data set on the hub.
 
-    A label is an index, or one of `label_names` (the model's). Raises RequestError where there is no such file, a
-    column is missing or a label is unknown.
+    `columns` are those of the texts and of the labels. A label is an index, or one of `label_names` (the model's;
+    with a single one it is 0 or 1, no or yes). At most `most` texts are taken, a fixed random sample in their order.
+    Raises RequestError where there is no such data set, a column is missing or a label is unknown.
     """
+    progress = progress or SilentProgress()
     if name == DEMO_DATASET:
         from tasks.reviews import load_sentences, split_by_review
 
-        held_out = split_by_review(load_sentences(progress or SilentProgress())).held_out
-        return _evaluation_set(name, [each.text for each in held_out], [each.label for each in held_out])
-    frame = _read_frame(name)
-    texts = [str(text) for text in frame["text"]]
-    return _evaluation_set(name, texts, [_label_index(name, label, label_names) for label in frame["label"]])
+        held_out = split_by_review(load_sentences(progress)).held_out
+        return _evaluation_set(name, [each.text for each in held_out], [each.label for each in held_out], most)
+    paths = _paths(name, columns, progress)
+    frame = _read_frame(name, paths, columns)
+    stored = _class_names(paths[0], columns[1])
+    labels = [_label_index(name, _in_words(label, stored, label_names), label_names) for label in frame[columns[1]]]
+    return _evaluation_set(name, [str(text) for text in frame[columns[0]]], labels, most)
 
 
 def read_texts(name: str) -> tuple[str, ...]:
-    """The texts of a CSV or Parquet file with a column `text`; labels are not looked at. Raises RequestError."""
-    return tuple(str(text) for text in _read_frame(name, ("text",))["text"])
+    """The texts of a file or a hub data set with a column `text`; labels are not looked at. Raises RequestError."""
+    paths = _paths(name, ("text",), SilentProgress())
+    return tuple(str(text) for text in _read_frame(name, paths, ("text",))["text"])
 
 
 def predict(
@@ -82,42 +98,76 @@ def _used_columns(mask: npt.NDArray[Any]) -> slice:
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(None)
 
 
-def _read_frame(name: str, columns: tuple[str, ...] = ("text", "label")) -> pd.DataFrame:
+def _paths(name: str, columns: tuple[str, ...], progress: Progress) -> list[Path]:
+    """The files that hold a data set: the user's own, or those that the hub gave."""
+    if is_hub_name(name):
+        return fetch_parquet(name, progress)
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in (".csv", ".parquet") or not path.is_file():
+        raise RequestError(
+            f"dataset {name}: not known; name 'demo', an existing .csv or .parquet file with "
+            f"{' and '.join(columns)} as columns, or hub:OWNER/NAME"
+        )
+    return [path]
+
+
+def _read_frame(name: str, paths: Sequence[Path], columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
-    path = Path(name).expanduser()
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        raise RequestError(
-            f"dataset {name}: not known; name 'demo', or an existing .csv or .parquet file with "
-            f"{' and '.join(columns)} as columns"
-        )
     try:
-        frame = reader(path)
+        parts = [pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path) for path in paths]
     except (OSError, ValueError) as error:
-        raise RequestError(f"dataset {name}: cannot be read: {error}") from error
-    if missing := set(columns) - set(frame.columns):
-        raise RequestError(f"dataset {name}: has no column {' and no column '.join(sorted(missing))}")
+        first_line = str(error).strip().partition("\n")[0]
+        raise RequestError(f"dataset {name}: cannot be read: {first_line}") from error
+    frame = pd.concat(parts, ignore_index=True)
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise RequestError(
+            f"dataset {name}: has no column {' and no column '.join(missing)}, but {', '.join(map(str, frame.columns))}"
+            "; name them with accuracy.text_column and accuracy.label_column"
+        )
     frame = frame.dropna(subset=list(columns))
     if frame.empty:
         raise RequestError(f"dataset {name}: has no rows with a {' and a '.join(columns)}")
     return frame
 
 
+def _class_names(path: Path, column: str) -> list[str]:
+    """What the integers of a Parquet column stand for, where the `datasets` library wrote that down; else nothing."""
+    if path.suffix.lower() != ".parquet":
+        return []
+    import pyarrow.parquet as pq
+
+    stored = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+    feature = stored.get("info", {}).get("features", {}).get(column, {})
+    return [str(each) for each in feature.get("names") or ()] if isinstance(feature, dict) else []
+
+
+def _in_words(label: Any, stored: Sequence[str], label_names: Sequence[str]) -> Any:
+    """The model's name for a label, where data and model name the same classes: their orders may differ."""
+    spelled = {name.casefold(): name for name in label_names}
+    if not stored or {name.casefold() for name in stored} != set(spelled) or label not in range(len(stored)):
+        return label
+    return spelled[stored[int(label)].casefold()]
+
+
 def _label_index(name: str, label: Any, label_names: Sequence[str]) -> int:
-    if str(label) in label_names:
+    if len(label_names) > 1 and str(label) in label_names:
         return list(label_names).index(str(label))
     try:
-        index = int(label)
-    except ValueError:
-        index = -1
-    if index < 0 or (label_names and index >= len(label_names)):
-        known = ", ".join(label_names) or "0, 1, 2, ..."
+        number = float(label)
+    except (TypeError, ValueError):
+        number = -1.0
+    index = int(number) if number.is_integer() else -1
+    # A single logit is a yes or a no.
+    if index < 0 or (label_names and index >= max(2, len(label_names))):
+        known = ", ".join(label_names) if len(label_names) > 1 else "0, 1" if label_names else "0, 1, 2, ..."
         raise RequestError(f"accuracy dataset {name}: unknown label '{label}'; the model's labels are {known}")
     return index
 
 
-def _evaluation_set(name: str, texts: Sequence[str], labels: Sequence[int]) -> EvaluationSet:
+def _evaluation_set(name: str, texts: Sequence[str], labels: Sequence[int], most: int | None) -> EvaluationSet:
+    if most is not None and len(texts) > most:
+        kept = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(texts))[:most])
+        texts, labels = [texts[at] for at in kept], [labels[at] for at in kept]
     content = json.dumps([list(texts), list(labels)])
     return EvaluationSet(name, hashlib.sha256(content.encode()).hexdigest(), tuple(texts), tuple(labels))

@@ -22,7 +22,8 @@ DEMO_TEXTS = "demo"
 class CalibrationOptions:
     """Settings of a statically quantized method that a suite may give.
 
-    `calibration`: demo (the reviews the demo model was trained on), or a CSV or Parquet file with a column `text`.
+    `calibration`: demo (the reviews the demo model was trained on), or a CSV or Parquet file or hub:OWNER/NAME@SPLIT
+    with a column `text`.
     `samples`: how many inputs of the cell's shape are run to see the ranges of activations.
     """
 

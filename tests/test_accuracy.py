@@ -86,3 +86,24 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, content: str, co
 def test_an_unknown_data_set_is_refused(name: str) -> None:
     with pytest.raises(RequestError, match="name 'demo'"):
         load_dataset(name)
+
+
+@pytest.mark.parametrize("label", ["0.5", "inf", "1e400"])
+def test_a_label_that_is_no_whole_number_is_refused(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(f"text,label\nfine,{label}\n")
+    with pytest.raises(RequestError, match="unknown label"):
+        load_dataset(str(path), ("negative", "positive"))
+
+
+def test_labels_stored_as_decimals_are_read_as_the_numbers_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\nfine,1\nunlabelled,\nawful,0\n")
+    assert load_dataset(str(path), ("negative", "positive")).labels == (1, 0)
+
+
+def test_a_missing_column_is_named_beside_those_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("review,stars\nfine,1\n")
+    with pytest.raises(RequestError, match="no column text and no column label, but review, stars; name them with"):
+        load_dataset(str(path))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from farm.proportions import mcnemar, paired_difference_interval, wilson_interval
 from farm.quality import (
     AGREEMENT_TEXTS,
     LEAST_AGREEMENT,
     PARITY_LIMIT,
+    accuracy_columns,
     agreement_fault,
     judge,
     largest_difference,
@@ -110,3 +114,73 @@ def test_a_method_that_is_righter_than_the_baseline_passes() -> None:
     other, baseline = _disagreeing(100, [3, 4])
     judged = judge(baseline, other, labels=np.ones(100, int), exact=False, max_drop_points=0.0)
     assert (judged.accuracy, judged.gate) == (1.0, "pass")
+
+
+def test_texts_that_only_one_of_the_two_predicts_right_are_counted() -> None:
+    baseline, other = _disagreeing(100, [3, 4, 5, 6])
+    labels = np.ones(100, int)
+    labels[6] = 0
+    judged = judge(baseline, other, labels, exact=False, max_drop_points=2.0)
+    assert (judged.baseline_right_only, judged.method_right_only) == (3, 1)
+    assert (judged.accuracy, judged.gate, judged.max_drop_points) == (0.97, "pass", 2.0)
+
+
+@pytest.mark.parametrize("texts", [7, 49, 201, 678, 1_000])
+def test_a_drop_of_just_the_limit_passes_whatever_the_number_of_texts(texts: int) -> None:
+    for lost in range(1, 6):
+        limit = 100 * lost / texts
+        labels = np.ones(texts, int)
+        held = judge(*_disagreeing(texts, list(range(lost))), labels=labels, exact=True, max_drop_points=limit)
+        over = judge(*_disagreeing(texts, list(range(lost + 1))), labels=labels, exact=True, max_drop_points=limit)
+        assert (held.gate, over.gate) == ("pass", "fail")
+
+
+def test_one_logit_is_judged_as_a_yes_or_a_no() -> None:
+    baseline = np.array([[2.0], [-1.0], [0.5], [-0.5]])
+    other = np.array([[1.9], [-1.1], [-0.1], [-0.5]])
+    judged = judge(baseline, other, labels=np.array([1, 0, 1, 1]), exact=True, max_drop_points=None)
+    assert (judged.agreement, judged.accuracy) == (0.75, 0.5)
+    assert (judged.baseline_right_only, judged.method_right_only) == (1, 0)
+
+
+def test_of_many_labels_the_likeliest_is_the_prediction() -> None:
+    labels = np.arange(12) % 4
+    baseline = np.eye(4)[labels]
+    other = baseline.copy()
+    other[[0, 5]] = np.eye(4)[[2, 3]]  # wrong where the baseline is right
+    baseline[7] = np.eye(4)[0]  # wrong where the method is right
+    baseline[8], other[8] = np.eye(4)[1], np.eye(4)[2]  # both wrong, and not alike
+    judged = judge(baseline, other, labels, exact=True, max_drop_points=None)
+    assert (judged.baseline_right_only, judged.method_right_only) == (2, 1)
+    assert judged.agreement == pytest.approx(8 / 12)
+    assert judged.accuracy == pytest.approx(9 / 12)
+
+
+def _measured(role: str, **changes: Any) -> dict[str, Any]:
+    row = {"role": role, "accuracy": 0.875, "accuracy_n": 200, "baseline_right_only": 6, "method_right_only": 1}
+    return row | changes
+
+
+def test_a_drop_has_the_interval_and_the_p_value_of_its_own_counts() -> None:
+    baseline = _measured("baseline", accuracy=0.9, baseline_right_only=0, method_right_only=0)
+    found = accuracy_columns(_measured("candidate"), baseline)
+    ends = (found["accuracy_drop_low_points"], found["accuracy_drop_high_points"])
+    assert found["accuracy_drop_points"] == 2.5
+    assert ends == tuple(100 * end for end in paired_difference_interval(6, 1, 200))
+    assert found["mcnemar_p"] == mcnemar(6, 1)
+    assert (found["accuracy_low"], found["accuracy_high"]) == wilson_interval(175, 200)
+
+
+@pytest.mark.parametrize("role", ["baseline", "twin"])
+def test_the_baseline_has_no_interval_of_a_drop_from_itself(role: str) -> None:
+    found = accuracy_columns(_measured(role, baseline_right_only=0, method_right_only=0), _measured("baseline"))
+    assert found["accuracy_drop_points"] == 0
+    assert not {"accuracy_drop_low_points", "mcnemar_p"} & set(found)
+
+
+def test_rows_measured_before_texts_were_counted_keep_their_drop_and_get_an_interval_of_the_accuracy() -> None:
+    old = {name: value for name, value in _measured("candidate").items() if not name.endswith("right_only")}
+    found = accuracy_columns(old, _measured("baseline", accuracy=0.9))
+    assert found["accuracy_drop_points"] == pytest.approx(2.5)
+    assert found["accuracy_low"] < 0.875 < found["accuracy_high"]
+    assert found.get("accuracy_drop_low_points") is None

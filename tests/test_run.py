@@ -166,7 +166,8 @@ def test_all_samples_are_in_duckdb_and_in_pandas_alike(ended: Ended) -> None:
 def test_the_predictions_are_judged_on_the_suites_texts(ended: Ended) -> None:
     row = ended.rows["control-work"]
     assert (row["agreement"], row["agreement_n"], row["accuracy"], row["accuracy_n"]) == (1.0, 8, 0.5, 8)
-    assert row["gate"] == "pass"
+    assert (row["gate"], row["max_drop_points"]) == ("pass", 0.5)
+    assert (row["baseline_right_only"], row["method_right_only"]) == (0, 0)
     assert row["max_abs_logit_diff"] == 0.0
 
 
