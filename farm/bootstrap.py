@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc, gammaln
 
 from farm.stats import PILOT_REPLICAS, Estimate
 from farm.uncertainty import FloatArray, replica_means, variance_over_replicas
@@ -112,23 +114,44 @@ class _Turns:
         counts = np.array([len(turn) for turn in turns])
         return cls(np.concatenate([np.sort(turn) for turn in turns]), np.cumsum(counts) - counts, counts)
 
-    def log_medians(self, turns: IntArray, generator: np.random.Generator) -> FloatArray:
-        """Logs of medians of resampled turns, one for each index in `turns`.
+    def log_medians(self) -> FloatArray:
+        """Logs of the turns' medians as they were measured."""
+        low, high = self.starts + (self.counts - 1) // 2, self.starts + self.counts // 2
+        return np.log((self.samples[low] + self.samples[high]) / 2)
 
-        Resampling n samples and taking the k-th smallest is taking sample ceil(n U), where U is the k-th smallest of
-        n uniform numbers and so follows Beta(k, n - k + 1): two numbers are drawn instead of n, with the same result.
-        """
+    def resampled_log_medians(self, turns: IntArray, generator: np.random.Generator) -> FloatArray:
+        """Logs of medians of resampled turns, one for each index in `turns`; one number is drawn for each."""
         counts, starts = self.counts[turns], self.starts[turns]
-        lower = (counts + 1) // 2
-        place = generator.beta(lower, counts - lower + 1)
-        low = self.samples[starts + (counts * place).astype(np.int64)]
-        even = counts % 2 == 0
-        if not even.any():
-            return np.log(low)
-        # The next smallest of the uniform numbers: the least of the n - k that lie above the k-th.
-        above = np.where(even, counts - lower, 1)
-        next_place = np.where(even, 1 - (1 - place) * generator.random(place.shape) ** (1 / above), place)
-        return np.log((low + self.samples[starts + (counts * next_place).astype(np.int64)]) / 2)
+        drawn = generator.random(turns.shape)
+        low, high = np.empty(turns.shape, dtype=np.int64), np.empty(turns.shape, dtype=np.int64)
+        for count in np.unique(self.counts):
+            here = counts == count
+            chances, lower, upper = _median_places(int(count))
+            found = np.searchsorted(chances, drawn[here], side="right")
+            low[here], high[here] = lower[found], upper[found]
+        return np.log((self.samples[starts + low] + self.samples[starts + high]) / 2)
+
+
+@cache
+def _median_places(count: int) -> tuple[FloatArray, IntArray, IntArray]:
+    """Which two of `count` sorted samples make the median of a resample: cumulative chances, and the two places.
+
+    With n = 2k samples these are the k-th and the next smallest of a resample. They are places i < j with probability
+    C(n, k) ((i/n)^k - ((i-1)/n)^k) (((n-j+1)/n)^(n-k) - ((n-j)/n)^(n-k)): k draws are at most i and one of them is i,
+    the others at least j and one of them is j. That the k-th is i at all is a difference of binomial tails, which
+    leaves the chance of i = j, and is all there is to an odd number of samples.
+    """
+    smaller, places = (count + 1) // 2, np.arange(1, count + 1)
+    at_most = betainc(smaller, count - smaller + 1, places / count)
+    chances = np.diag(np.diff(at_most, prepend=0.0))
+    if count % 2 == 0:
+        left = smaller * np.log(places / count) + np.log1p(-(((places - 1) / places) ** smaller))
+        ways = gammaln(count + 1) - 2 * gammaln(smaller + 1)
+        apart = np.triu(np.exp(ways + left[:, np.newaxis] + left[::-1]), 1)  # the upper side mirrors the lower one
+        chances += apart - np.diag(apart.sum(axis=1))
+    lower, upper = np.nonzero(chances > 0)
+    summed = np.cumsum(chances[lower, upper])
+    return summed / summed[-1], lower, upper
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +173,11 @@ class _Cell:
 
     @classmethod
     def of_samples(cls, replicas: Sequence[Replica]) -> _Cell:
-        ratios = [[np.median(turns.baseline) / np.median(turns.method) for turns in replica] for replica in replicas]
-        baseline, method = zip(*(turns for replica in replicas for turns in replica), strict=True)
-        return replace(
-            cls.of_rounds([np.log(each) for each in ratios]), samples=(_Turns.of(baseline), _Turns.of(method))
-        )
+        sides = zip(*(turns for replica in replicas for turns in replica), strict=True)
+        baseline, method = (_Turns.of(turns) for turns in sides)
+        ends = np.cumsum([len(replica) for replica in replicas])
+        log_ratios = np.split(baseline.log_medians() - method.log_medians(), ends[:-1])
+        return replace(cls.of_rounds(log_ratios), samples=(baseline, method))
 
     def resampled_means(self, drawn: IntArray, generator: np.random.Generator) -> FloatArray:
         """Mean log ratios of resampled replicas, one for each replica number in `drawn`."""
@@ -169,7 +192,7 @@ class _Cell:
         if self.samples is None:
             return np.concatenate(self.log_ratios)[chosen]
         baseline, method = self.samples
-        return baseline.log_medians(chosen, generator) - method.log_medians(chosen, generator)
+        return baseline.resampled_log_medians(chosen, generator) - method.resampled_log_medians(chosen, generator)
 
 
 def _check(estimate: Estimate, cells: Sequence[_Cell], seed: int, pilot: int) -> CrossCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,7 +39,7 @@ def made_up(
 
 def log_ratios(replicas: Sequence[Replica]) -> list[np.ndarray]:
     return [
-        np.log([np.median(turns.baseline) / np.median(turns.method) for turns in replica])
+        np.log([statistics.median(turns.baseline) / statistics.median(turns.method) for turns in replica])
         for replica in replicas
         if replica
     ]
@@ -111,7 +112,7 @@ def test_replicas_that_are_all_alike_leave_no_doubt() -> None:
 def test_medians_of_resamples_are_drawn_without_resampling(calls: int) -> None:
     generator = np.random.default_rng(8)
     samples = np.exp(generator.normal(0, 1, calls))
-    short = _Turns.of([np.array([1.0, 5.0]), samples]).log_medians(np.ones(40_000, dtype=np.int64), generator)
+    short = _Turns.of([np.array([1.0, 5.0]), samples]).resampled_log_medians(np.ones(40_000, dtype=np.int64), generator)
     plain = np.log(np.median(generator.choice(samples, (40_000, calls)), axis=1))
     assert short.mean() == pytest.approx(plain.mean(), abs=0.02)
     assert short.std() == pytest.approx(plain.std(), abs=0.02)
