@@ -110,7 +110,7 @@ def rows_of(*methods: str, inputs: str = "full", model: Architecture | None = DI
     log = ReplicaLog(plan_of(suite).cohorts[0], 0, 1, SLOT)
     for cell in log.cohort.cells:
         precisions = {each: find_method(cell.method).precision_of(each, cell.workload) for each in PRODUCTS}
-        log.ready[cell.cell] = WarmUp(1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1}, precisions)
+        log.ready[cell.cell] = WarmUp(1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1, "method": {}}, precisions)
     return build_rows(log, RunIdentity("run", "suite", inputs, MODEL, {}, model))
 
 
