@@ -182,9 +182,10 @@ def test_flags_change_the_plan_and_the_baseline_comes_along(place: Place, capsys
 
 
 def test_all_methods_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "250")
     assert run_app(["methods"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    listed = [line.split()[0] for line in lines if line and not line[0].isspace()]
     assert listed == known_methods()
     assert {"pytorch-fp32", "torchscript-fp32", "onnxruntime-fp32", "openvino-int8", "control-null"} <= set(listed)
 
