@@ -15,9 +15,9 @@ from zipfile import ZipFile
 
 from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.instruction_sets import compiler_targets, needs_bf16
 from tasks.method import Loaded, library_versions
 from tasks.onednn import executed_kernels
-from tasks.processors import compiler_targets, needs_bf16
 from tasks.pytorch import EagerCallable, TorchCallable, TorchMethod, load_module, use_threads
 from tasks.steps import step
 

@@ -7,6 +7,12 @@ import re
 from functools import cache
 from pathlib import Path
 
+from farm.errors import MethodUnsupportedError
+from farm.records import Machine
+
+BF16_SETS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Any of them multiplies BF16 matrices: Intel's and AMD's AVX-512 extension, Intel's AMX, Arm's BF16."""
+
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU flags of instructions that sum products of bytes in 32 bits at once."""
 
@@ -30,3 +36,22 @@ def byte_sums_may_overflow() -> bool:
     """
     x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
     return x86 and not cpu_flags() & set(DOT_PRODUCTS)
+
+
+def needs_bf16(method_id: str, machine: Machine) -> None:
+    """Raise MethodUnsupportedError where BF16 could only be emulated, which is slower than FP32."""
+    if not BF16_SETS & set(machine.instruction_sets):
+        raise MethodUnsupportedError(
+            f"{method_id} needs BF16 instructions ({', '.join(sorted(BF16_SETS))}); this CPU has none of them"
+        )
+
+
+def computes_bf16() -> bool:
+    """Whether the CPU of this process multiplies BF16 matrices."""
+    return bool(BF16_SETS & cpu_flags())
+
+
+def compiler_targets() -> list[str]:
+    """The instruction sets of this CPU that decide what code a compiler writes for it, sorted."""
+    wide = ("avx2", "avx512", "avx_vnni", "avx10", "amx", "fma", "asimd", "sve", "i8mm", "bf16")
+    return sorted(flag for flag in cpu_flags() if flag.startswith(wide))

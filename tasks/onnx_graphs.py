@@ -136,7 +136,8 @@ def fuse_graph(model: ModelInfo, exported: Path, device: Device, attention: Atte
     options = FusionOptions("bert")
     options.use_multi_head_attention = attention == "separate"
     # Without this the mask becomes the number of tokens, which is right only where padding stands behind them.
-    options.use_raw_attention_mask(_read_json(Path(model.folder) / "tokenizer_config.json").get("padding_side") == "left")
+    tokenizer = _read_json(Path(model.folder) / "tokenizer_config.json")
+    options.use_raw_attention_mask(tokenizer.get("padding_side") == "left")
     return optimizer.optimize_model(
         str(exported),
         model_type="bert",

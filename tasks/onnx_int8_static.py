@@ -97,7 +97,7 @@ def _route_products(model: Any) -> tuple[Any, list[str]]:
     graph = wrapped.model.graph
     constants = {each.name for each in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in constants]
-    copies = {}
+    copies: dict[str, Any] = {}
     for number, node in enumerate(products):
         read = node.input[0]
         copies.setdefault(read, helper.make_node("Identity", [read], [f"{read}_copy"], name=f"copy_{number}"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Shape = tuple[int, ...]
+Tensor = tuple[str, Shape]
 Operand = Literal["weights", "activations"]
 
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul")
@@ -86,7 +87,7 @@ def int8_share(work: Mapping[str, int], operand: Operand | None = None) -> float
     return sum(count for name, count in asked.items() if name.endswith(":int8")) / total if total else 0.0
 
 
-def _product(operator: str, read: Sequence[tuple[str, Shape]], written: Sequence[tuple[str, Shape]]) -> tuple[Product, ...]:
+def _product(operator: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> tuple[Product, ...]:
     """`[..., m, k] × [..., k, n]`, either operand possibly transposed. Source of the count: m·n·k for each batch."""
     kind, first = read[0]
     result = written[0][1]
@@ -99,7 +100,7 @@ def _product(operator: str, read: Sequence[tuple[str, Shape]], written: Sequence
     return (Product(operator, operand, precision, prod(result) * inner),)
 
 
-def _attention(operator: str, read: Sequence[tuple[str, Shape]], written: Sequence[tuple[str, Shape]]) -> tuple[Product, ...]:
+def _attention(operator: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> tuple[Product, ...]:
     """Three projections of `[batch, length, width]`, then queries × keys and weights × values in floating point."""
     (batch, length, width), result = read[0][1], written[0]
     kind = FLOAT_TYPES.get(result[0], result[0])
@@ -111,7 +112,7 @@ def _attention(operator: str, read: Sequence[tuple[str, Shape]], written: Sequen
     )
 
 
-def _separate_attention(operator: str, read: Sequence[tuple[str, Shape]], written: Sequence[tuple[str, Shape]]) -> tuple[Product, ...]:
+def _separate_attention(operator: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> tuple[Product, ...]:
     """Queries × keys and weights × values; queries `[batch, length, width]`, keys of a length of their own."""
     kind, (batch, length, width) = read[0]
     keys = read[1][1][-2]

@@ -22,6 +22,10 @@ FUSED = (
     *("BiasGelu", "FastGelu", "Gelu", "EmbedLayerNormalization"),
 )
 
+MOST_FLOAT = 0.01
+"""Share of the multiply-adds with weights that int8 methods may leave in FP32: ONNX Runtime's static quantizer leaves
+out the product that gives the labels, which no latency shows."""
+
 PROVIDERS: Mapping[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -99,13 +103,14 @@ class SessionCallable:
         """Every product with weights in the promised arithmetic; a graph without any is no model."""
         products = [each for execution in executed for each in execution.products if each.operand == "weights"]
         wrong = [each for each in products if each.precision != self._weights]
-        if wrong or not products:
-            total = sum(each.multiply_adds for each in products)
-            part = sum(each.multiply_adds for each in wrong) / total if total else 0.0
+        total = sum(each.multiply_adds for each in products)
+        part = sum(each.multiply_adds for each in wrong) / total if total else 1.0
+        if part > (MOST_FLOAT if self._weights == "int8" else 0.0):
             ran = Counter(f"{each.operator} in {each.precision}" for each in wrong)
+            which = ", ".join(f"{count} {name}" for name, count in ran.items()) or "there are none"
             raise ProofFailedError(
-                f"{len(wrong)} of {len(products)} products with weights ({part:.1%} of their multiply-adds) did not run "
-                f"in {self._weights}: {', '.join(f'{count} {name}' for name, count in ran.items()) or 'there are none'}"
+                f"{len(wrong)} of {len(products)} products with weights ({part:.1%} of their multiply-adds) did not "
+                f"run in {self._weights}: {which}"
             )
 
     def _check_fusion(self, fused: Mapping[str, int]) -> None:

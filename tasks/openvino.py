@@ -14,8 +14,8 @@ import numpy as np
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
+from tasks.instruction_sets import computes_bf16, needs_bf16
 from tasks.method import Arrays, Loaded, Method, library_versions
-from tasks.processors import computes_bf16, needs_bf16
 from tasks.steps import step
 
 IR = "model.xml"

@@ -12,10 +12,10 @@ from annotated_types import Gt
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.instruction_sets import needs_bf16
 from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.onednn import executed_kernels
 from tasks.padding import trimmed
-from tasks.processors import needs_bf16
 
 MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_dynamic", "mkldnn_linear")
 """Operators whose dtype decides what a transformer's arithmetic costs."""

@@ -62,7 +62,9 @@ def test_a_first_operand_that_is_transposed_counts_the_same() -> None:
     assert product.multiply_adds == 7 * 24 * 48
 
 
-@pytest.mark.parametrize(("operator", "kind", "precision"), [("Attention", "float", "float32"), ("QAttention", "uint8", "int8")])
+@pytest.mark.parametrize(
+    ("operator", "kind", "precision"), [("Attention", "float", "float32"), ("QAttention", "uint8", "int8")]
+)
 def test_merged_attention_has_three_projections_and_two_products_inside(
     operator: str, kind: str, precision: str
 ) -> None:

@@ -44,7 +44,7 @@ def test_bfloat16_products_are_supported_on_arm_with_such_instructions() -> None
     "machine", [X86, replace(ARM, instruction_sets=("asimd",)), replace(ARM, system="Darwin 24.0")]
 )
 def test_bfloat16_products_are_unsupported_elsewhere_with_the_reason(machine: object) -> None:
-    with pytest.raises(MethodUnsupportedError, match="needs Linux on an arm64 CPU with bf16 instructions: .* no such kernels"):
+    with pytest.raises(MethodUnsupportedError, match=r"needs Linux on an arm64 CPU with bf16 .* no such kernels"):
         find_method("onnxruntime-bf16").check_supported(machine, "cpu")  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def test_an_unknown_key_inside_another_is_named_with_its_place() -> None:
 
 def test_an_unknown_option_is_named_with_those_the_method_knows() -> None:
     message = _refusal(methods=["pytorch", {"method": "onnxruntime", "options": {"spining": False}}])
-    assert "'onnxruntime' has no option 'spining' (it knows spinning, arena)" in message
+    assert "'onnxruntime' has no option 'spining' (it knows spinning, arena, dynamic_block_base)" in message
 
 
 def test_an_option_of_the_wrong_type_is_named() -> None:
@@ -115,7 +115,8 @@ def test_two_mistakes_are_two_lines() -> None:
 
 def test_a_missing_file_is_named_with_the_built_in_suites() -> None:
     message = _refusal_of_file("no/such.yaml")
-    assert message == "no/such.yaml: No such file or directory. Give a YAML file or a built-in suite (cpu-full, founding)"
+    assert message.startswith("no/such.yaml: No such file or directory. Give a YAML file or a built-in suite (")
+    assert message.endswith("(cpu-full, founding)")
 
 
 def test_broken_yaml_is_one_line_with_its_place(tmp_path: Path) -> None:
