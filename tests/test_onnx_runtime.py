@@ -219,7 +219,7 @@ def test_weights_are_quantized_as_the_suite_asks(bench: Bench) -> None:
 def test_the_residual_connection_of_a_statically_quantized_graph_keeps_fp32(bench: Bench) -> None:
     operators = [each.operator for each in _executed(bench.load(STATIC))]
     assert operators.count("MatMulIntegerToFloat") == LAYERS * 6
-    assert "DequantizeLinear" not in operators
+    assert operators.count("DequantizeLinear") <= 2  # of the product that gives the labels
 
 
 def test_static_quantization_depends_on_its_texts_and_shape(bench: Bench, tmp_path: Path) -> None:
