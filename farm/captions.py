@@ -24,6 +24,9 @@ from farm.stopping import EFFORTS
 MOST_PREPARED = 4
 """Methods whose steps of preparing are listed: a line is to be read, and `farm query` has the others'."""
 
+LEAST_STEP = 0.01
+"""Steps of less than a hundredth of the whole are not listed: they are nobody's reason to wait."""
+
 
 def mean_lines(rows: Sequence[Row], lengths: Sequence[int], shared: Sequence[int]) -> Iterator[str]:
     """Which cells the means cover. `shared` are the lengths at which all methods have a speedup."""
@@ -119,7 +122,9 @@ def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _prepared_text(row: Row) -> str:
-    steps = ", ".join(f"{name} {figure_text(seconds)}" for name, seconds in steps_of(row).items())
+    least_s = LEAST_STEP * row["prepare_s"]
+    told = [(name, seconds) for name, seconds in steps_of(row).items() if seconds >= least_s]
+    steps = ", ".join(f"{name} {figure_text(seconds)}" for name, seconds in told)
     return f"{row['name']} {figure_text(row['prepare_s'])} s ({steps})"
 
 

@@ -25,7 +25,9 @@ def milliseconds_text(latency_ms: float) -> str:
 
 
 def figure_text(value: float) -> str:
-    """A quantity with three significant digits, without an exponent and never more than three decimals."""
+    """A quantity with three significant digits, without an exponent and never more than three decimals; 0 is `0`."""
+    if value == 0:
+        return "0"
     decimals = next((places for limit, places in ((100, 0), (10, 1), (1, 2)) if value >= limit), 3)
     return f"{value:.{decimals}f}"
 

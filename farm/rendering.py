@@ -46,12 +46,12 @@ _BROKEN = {
     "size MB": "size\nMB",
     "prepare s": "prepare\ns",
     "load s": "load\ns",
-    "first call ms": "first call\nms",
-    "calls until steady": "calls until\nsteady",
+    "first call ms": "first\ncall ms",
+    "calls until steady": "calls to\nsteady",
     "peak RSS MB": "peak RSS\nMB",
     "CPU ms per call": "CPU ms\nper call",
     "energy J per call": "energy J\nper call",
-    "pays off after calls": "pays off\nafter calls",
+    "pays off after calls": "pays off\n(calls)",
 }
 """Headings longer than what stands under them, as the terminal prints them: the width is the verdict's."""
 
@@ -194,9 +194,12 @@ def _entry_lines(row: MethodRow, entry: Entry) -> Iterator[str]:
 def _methods_table(block: Block, columns: Mapping[str, Sequence[str]]) -> Table:
     """One row per method: its summary, or its costs."""
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    # Where a table is too wide it is the verdict that gives way, not the name.
+    names = min(_NAME_WIDTH, max((len(row.name) for row in block.rows), default=0))
     for heading in columns:
         justify: JustifyMethod = "left" if heading in _LEFT else "right"
-        table.add_column(_BROKEN.get(heading, heading), overflow="fold", justify=justify)
+        least = names if heading == "method" else None
+        table.add_column(_BROKEN.get(heading, heading), overflow="fold", justify=justify, min_width=least)
     for place, row in enumerate(block.rows):
         cells = {heading: Text(column[place]) for heading, column in columns.items()}
         if "verdict" in cells:

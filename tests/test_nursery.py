@@ -20,6 +20,7 @@ from farm.records import Cell, Workload
 CORES = sorted(os.sched_getaffinity(0))[:1]
 WORKLOAD = Workload("cpu", 1, 1, 8)
 ANSWER_S = 60
+ROOT = Path(__file__).parents[1]
 
 
 def _cell(method: str, **options: object) -> Cell:
@@ -176,3 +177,27 @@ def test_a_parked_cell_uses_nothing_though_its_threads_were_spinning(
         assert resident.answer(ANSWER_S).latency_ns
     finally:
         opened.close()
+
+
+FORK_AFTER_A_PEAK = """
+import os
+from farm.actor import CellProcess
+held = bytearray(b"x") * 400_000_000
+del held
+if os.fork() == 0:
+    print(CellProcess([0]).peak_rss_bytes(), flush=True)
+else:
+    os.wait()
+"""
+
+
+def test_the_peak_of_a_cell_is_its_own_alone(nursery: Nursery, tmp_path: Path) -> None:
+    cell, other = (_loaded(nursery, tmp_path, "control-leak", bytes_per_call=80_000_000) for _ in range(2))
+    if cell.call("peak_rss_bytes", timeout_s=ANSWER_S) is None:
+        pytest.skip("this platform does not tell")
+    cell.call("turn", timeout_s=ANSWER_S)
+    assert cell.call("peak_rss_bytes", timeout_s=ANSWER_S) > 400_000_000
+    assert other.call("peak_rss_bytes", timeout_s=ANSWER_S) < 200_000_000
+    command = [sys.executable, "-c", FORK_AFTER_A_PEAK]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=ANSWER_S, cwd=ROOT)
+    assert int(ran.stdout) < 200_000_000
