@@ -82,7 +82,10 @@ def costly_rows() -> list[dict[str, Any]]:
         row
         | {"artifact_bytes": 268_000_000, "prepare_s": 21.4, "load_s": 0.62, "first_call_ns": 9e6 * row["length"]}
         | {"warmup_calls": 12.0, "peak_rss_bytes": 912_000_000, "cpu_ns_per_call": 2e6 * row["length"]}
-        | {"prepare_steps": json.dumps({"export": 15.0, "fuse": 6.3, "other": 0.1}), "limit_fraction": row["length"] / 256}
+        | {
+            "prepare_steps": json.dumps({"export": 15.0, "fuse": 6.3, "other": 0.1}),
+            "limit_fraction": row["length"] / 256,
+        }
         for row in speedup_rows(64, 128)
     ]
     payoff = {"quantized": {64: 812, 128: None}, "onnxruntime": {64: 40, 128: 20}}
