@@ -87,7 +87,7 @@ def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH) -> Group:
     parts: list[RenderableType] = [Text(table.title, style="bold")]
     for block in table.blocks:
         parts += ["", *([Text(block.title, style="bold")] if block.title else []), Text(_reading(block))]
-        per_table = max(1, (width - _NAME_WIDTH) // _LENGTH_WIDTH)
+        per_table = max(1, (width - _name_width(block)) // _LENGTH_WIDTH)
         for start in range(0, len(block.lengths), per_table):
             parts += ["", _lengths_table(block, range(start, min(start + per_table, len(block.lengths))))]
         parts += ["", _methods_table(block, _summary(block)), ""]
@@ -161,9 +161,14 @@ def _lines(block: Block) -> list[str]:
     return [*(f"[{number}] {note}" for number, note in enumerate(block.notes, 1)), *block.footer]
 
 
+def _name_width(block: Block) -> int:
+    """Of the column of names, with the space behind it: long ones are broken only beyond twice the usual width."""
+    return min(max(_NAME_WIDTH, *(len(row.name) + 1 for row in block.rows)), 2 * _NAME_WIDTH)
+
+
 def _lengths_table(block: Block, columns: range) -> Table:
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("tokens", no_wrap=False, overflow="fold", max_width=_NAME_WIDTH)
+    table.add_column("tokens", no_wrap=False, overflow="fold", max_width=_name_width(block))
     for column in columns:
         table.add_column(str(block.lengths[column]), overflow="fold", min_width=_LENGTH_WIDTH - 2)
     for row in block.rows:
@@ -192,10 +197,11 @@ def _entry_lines(row: MethodRow, entry: Entry) -> Iterator[str]:
 
 
 def _methods_table(block: Block, columns: Mapping[str, Sequence[str]]) -> Table:
-    """One row per method: its summary, or its costs."""
-    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    """One row per method: its summary, or its costs. Beside long names there is room for one space between columns."""
+    between = 1 if _name_width(block) == _NAME_WIDTH else 0
+    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, between, 0, 0))
     # Where a table is too wide it is the verdict that gives way, not the name.
-    names = min(_NAME_WIDTH, max((len(row.name) for row in block.rows), default=0))
+    names = min(_name_width(block) - 1, max((len(row.name) for row in block.rows), default=0))
     for heading in columns:
         justify: JustifyMethod = "left" if heading in _LEFT else "right"
         least = names if heading == "method" else None
