@@ -10,14 +10,11 @@ import torch
 from small_families import SETTINGS, assert_same, logits_of, prepared, small_classifier, some_inputs
 
 from farm.errors import MethodUnsupportedError
-from tasks import calibration
 from tasks.method import BUILT_IN, find_method
 
 LENGTH = 24
-METHODS = ("openvino-fp32-pruned", "openvino-int8", "pytorch-fp32-aot-pruned", "pytorch-int8-pt2e")
-TEXTS = ("the camera is good .", "not the battery , very bad", "sound is good , picture very bad .")
-QUICK = {"samples": 4}
-
+METHOD = "openvino-fp32-pruned"
+"""Of the methods that start from the exported graph the one that is prepared fastest; the others have the same start."""
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
@@ -31,17 +28,13 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("method_id", METHODS)
 @pytest.mark.parametrize("family", SETTINGS)
-def test_a_compiled_method_answers_what_the_baseline_answers(
-    family: str, method_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibration, "calibration_texts", lambda _source: TEXTS)
+def test_a_converted_method_answers_what_the_baseline_answers(family: str, tmp_path: Path) -> None:
     model = small_classifier(tmp_path / "model", family)
     inputs = some_inputs(model, LENGTH)
     baseline = logits_of(prepared("pytorch-fp32", model, LENGTH, tmp_path), inputs)
-    call = prepared(method_id, model, LENGTH, tmp_path, **(QUICK if "int8" in method_id else {}))
-    assert_same(method_id, logits_of(call, inputs), baseline)
+    call = prepared(METHOD, model, LENGTH, tmp_path)
+    assert_same(METHOD, logits_of(call, inputs), baseline)
     call.proof()
 
 
