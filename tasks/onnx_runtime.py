@@ -11,7 +11,16 @@ from typing import Any, ClassVar
 from farm.errors import MethodUnsupportedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.method import Loaded, Method, library_versions
-from tasks.onnx_graphs import GRAPH, OPSET, Attention, GraphFacts, describe_fusion, export_graph, fuse_graph
+from tasks.onnx_graphs import (
+    FACTS_VERSION,
+    GRAPH,
+    OPSET,
+    Attention,
+    GraphFacts,
+    describe_fusion,
+    export_graph,
+    fuse_graph,
+)
 from tasks.onnx_probes import RoundingChecked, write_rounding_probe
 from tasks.onnx_sessions import PROVIDERS, SessionCallable, SessionOptions, open_session
 from tasks.steps import step
@@ -47,6 +56,7 @@ class OnnxMethod(Method):
         return {
             **library_versions("onnx", "onnxruntime", "torch", "transformers"),
             "opset": OPSET,
+            "facts": FACTS_VERSION,
             "device": workload.device,
         }
 

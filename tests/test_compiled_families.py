@@ -14,7 +14,7 @@ from tasks.method import BUILT_IN, find_method
 
 LENGTH = 24
 METHOD = "openvino-fp32-pruned"
-"""Of the methods that start from the exported graph the one that is prepared fastest; the others have the same start."""
+"""Of the methods that start from the exported graph the one that is prepared fastest; others have the same start."""
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
