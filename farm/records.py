@@ -44,6 +44,8 @@ class Machine:
     instruction_sets: tuple[str, ...]
     gpus: tuple[str, ...]
     hardware_class: str
+    numa_nodes: tuple[tuple[int, ...], ...] = ()
+    """The usable CPUs of each NUMA node that has any; empty where the platform does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +94,23 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU."""
+    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU.
+
+    `ray_cpus` are the CPUs, as Ray counts them, that are held while it is used: all of the node's unless it is
+    `packed`, which is to say that other slots of the node measure at the same time.
+    """
 
     slot: str
     node_id: str
     hostname: str
     hardware_class: str
     cores: tuple[int, ...]
-    node_cpus: float
+    ray_cpus: float
     memory_bytes: int
     gpu: str | None = None
+    packed: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    """The Ray node's labels, by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def _place(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         "hardware_class": log.slot.hardware_class,
         "cores": list(log.slot.cores),
         "gpu": log.slot.gpu,
+        "packed": log.slot.packed,
         "pid": ready.proof["pid"] if ready else None,
         "proof": json.dumps(ready.proof, sort_keys=True, default=str) if ready else None,
     }

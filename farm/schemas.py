@@ -40,6 +40,11 @@ _PLACE = [
     _column("hardware_class", pa.string(), "nodes of the same class are alike: CPU, memory, GPU"),
     _column("cores", pa.list_(pa.int32()), "logical CPUs of the slot"),
     _column("gpu", pa.string(), "GPU model, or null"),
+    _column(
+        "packed",
+        pa.bool_(),
+        "true if other slots of the machine may have measured at the same time",
+    ),
     _column("pid", pa.int32(), "process id of the cell"),
 ]
 

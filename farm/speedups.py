@@ -10,7 +10,6 @@ from typing import Any
 from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from farm import stats, stopping
 from farm.bootstrap import cross_check, paired_turns
@@ -84,11 +83,14 @@ def current(store: Store, run: str) -> pa.Table:
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
-def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
-    """The speedups of one cohort from the replicas published so far; nothing is stored."""
-    measurements = store.read_measurements(run, columns=_COLUMNS)
-    of_it = pc.equal(measurements["cohort"], pa.scalar(cohort))
-    return derive_speedups(measurements.filter(of_it), same_within(store, run), pilot=pilot(store, run), checked=False)
+def read_for_speedups(store: Store, run: str) -> pa.Table:
+    """The measurements published so far, with those columns alone that speedups are derived from."""
+    return store.read_measurements(run, columns=_COLUMNS)
+
+
+def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The same for rows that are about to be published."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA).select(_COLUMNS)
 
 
 def same_within(store: Store, run: str) -> float:

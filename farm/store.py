@@ -48,6 +48,8 @@ class RunRecord(BaseModel):
     environment: dict[str, Any]
     farm_version: str
     command: str
+    hardware_classes: list[str] = []
+    """Those whose nodes were up when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,10 @@ class Store:
     def part_path(self, run: str, cohort: str, replica: int) -> Path:
         """Where a cohort replica is published."""
         return self.root / "measurements" / run / f"{cohort}-{replica}.parquet"
+
+    def has_replica(self, run: str, cohort: str, replica: int) -> bool:
+        """Whether a cohort replica is published, sound or not: one look, whatever else there is."""
+        return self.part_path(run, cohort, replica).is_file()
 
     def published(self, run: str) -> dict[tuple[str, int], Path]:
         """The sound parts of a run, by (cohort, replica); `damaged` names the others."""

@@ -19,6 +19,7 @@ PURE = (
     "caveats",
     "numerals",
     "schedule",
+    "hardware",
     "stopping",
     "stats",
     "uncertainty",
@@ -52,7 +53,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.cluster", "farm.slots", "farm.submit"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
@@ -132,7 +133,7 @@ def _from(packages: set[str], imported: set[str]) -> set[str]:
 
 def test_the_sources_are_found() -> None:
     assert {"farm.driver", "farm.cli.commands", "farm.records", "tasks.method"} <= set(SOURCES)
-    assert _from({"ray"}, _imports("farm.driver")) >= {"ray"}
+    assert _from({"ray"}, _imports("farm.cluster")) >= {"ray"}
     assert _from(RUNTIMES, _imports("tasks.pytorch"))
 
 
