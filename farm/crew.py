@@ -133,7 +133,13 @@ class Crew:
         self._listener.on(NodeJoined(node_id, slots[0].hostname, slots[0].hardware_class, len(useful)))
         for slot in useful:
             self._schedule.join(slot)
-        self._serving[node_id] = group.create_task(self._serve(useful))
+        worker = group.create_task(self._serve(useful))
+        worker.add_done_callback(lambda _: self._let_go(useful))
+        self._serving[node_id] = worker
+
+    def _let_go(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self._schedule.leave(slot)
 
     def _bear_idleness(self, idle_s: float) -> None:
         """Say once what is waited for; raise FarmError when it has been long enough."""
@@ -154,20 +160,16 @@ class Crew:
         """Let the slots of one node work: those of a device at the same time, devices one after another, as they
         share the cores."""
         working: dict[Slot, asyncio.Task[None]] = {}
-        try:
-            async with asyncio.TaskGroup() as group:
-                while not self._schedule.complete:
-                    more_work = asyncio.ensure_future(self._more_work.wait())
-                    try:
-                        for slot in self._next_to_work(slots, working):
-                            working[slot] = group.create_task(self._work(slot))
-                        await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        more_work.cancel()
-                    working = {slot: task for slot, task in working.items() if not task.done()}
-        finally:
-            for slot in slots:
-                self._schedule.leave(slot)
+        async with asyncio.TaskGroup() as group:
+            while not self._schedule.complete:
+                more_work = asyncio.ensure_future(self._more_work.wait())
+                try:
+                    for slot in self._next_to_work(slots, working):
+                        working[slot] = group.create_task(self._work(slot))
+                    await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    more_work.cancel()
+                working = {slot: task for slot, task in working.items() if not task.done()}
 
     def _next_to_work(self, slots: Sequence[Slot], working: Collection[Slot]) -> list[Slot]:
         """The idle slots that have work waiting, of the device that is being measured already or else of the first."""
@@ -193,7 +195,7 @@ class Crew:
         except NodeBusyError as busy:
             self._why_idle = str(busy)
             self._tell_once(str(busy), "waiting for it; nodes that are free go on")
-            self._give_back(job)
+            self._give_back(replace(job, avoid=None) if job else None)
             job = None
             await asyncio.sleep(BUSY_RETRY_S)
         finally:

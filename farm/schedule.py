@@ -50,6 +50,19 @@ class _Queue:
     returned: deque[Job] = field(default_factory=deque)
     slots: int = 0
     """Slots of this kind that take part at the moment."""
+    working: int = 0
+    idle_on: Counter[str] = field(default_factory=Counter)
+    """Of those, how many work, and how many on each node do not."""
+
+    def change(self, node_id: str, slots: int = 0, working: int = 0) -> None:
+        """So many slots of a node joined, or began to work."""
+        self.slots += slots
+        self.working += working
+        self.idle_on[node_id] += slots - working
+
+    def is_for(self, job: Job, node_id: str) -> bool:
+        """Whether a job that was given back may be taken by a node: not where it failed, while another one idles."""
+        return job.avoid != node_id or self.slots - self.working <= self.idle_on[node_id]
 
     def add(self, replica: int, cohort: Cohort, place: int) -> None:
         if replica not in self.levels:
@@ -90,7 +103,7 @@ class Schedule:
         self._place: dict[str, int] = {}
         self._kinds: set[Kind] = set()
         self._queues: defaultdict[Kind, _Queue] = defaultdict(_Queue)
-        self._in_work: set[tuple[str, int]] = set()
+        self._in_work: dict[tuple[str, int], str] = {}
         self._waiting = 0
         self._waiting_weight: defaultdict[str, float] = defaultdict(float)
         self._measured_on: Counter[tuple[str, str]] = Counter()
@@ -120,11 +133,11 @@ class Schedule:
 
     def join(self, slot: Slot) -> None:
         """The slot takes part from now on."""
-        self._queues[slot_kind(slot)].slots += 1
+        self._queues[slot_kind(slot)].change(slot.node_id, slots=1)
 
     def leave(self, slot: Slot) -> None:
         """The slot takes part no more."""
-        self._queues[slot_kind(slot)].slots -= 1
+        self._queues[slot_kind(slot)].change(slot.node_id, slots=-1)
 
     def slots_of(self, hardware_class: str) -> int:
         """How many slots of the class take part, of the device that has most of them."""
@@ -137,31 +150,32 @@ class Schedule:
     def has_work(self, slot: Slot) -> bool:
         """Whether anything waits that the slot can run."""
         queue = self._queues[slot_kind(slot)]
-        return bool(queue.returned) or queue.level() is not None
+        return queue.level() is not None or any(queue.is_for(job, slot.node_id) for job in queue.returned)
 
     def take(self, slot: Slot) -> Job | None:
         """The next job that this slot can run, now its own; None when there is none left for it."""
         queue = self._queues[slot_kind(slot)]
-        job = self._take_returned(queue, slot) or self._take_new(queue, slot) or self._take_returned(queue)
+        job = self._take_returned(queue, slot) or self._take_new(queue, slot)
         if job is not None:
-            self._in_work.add(job.key)
+            self._in_work[job.key] = slot.node_id
+            queue.change(slot.node_id, working=1)
             self._count_waiting(job.cohort, -1)
             self._measured_on[job.cohort.cohort, slot.node_id] += 1
         return job
 
     def finish(self, job: Job) -> None:
         """The job's replica is published."""
-        self._in_work.discard(job.key)
+        self._end(job)
         self._done.add(job.key)
 
     def drop(self, job: Job) -> None:
         """The job will not be measured in this run."""
-        self._in_work.discard(job.key)
+        self._end(job)
         self._dropped += 1
 
     def give_back(self, job: Job) -> None:
         """The job was not finished and waits again, before all others."""
-        self._in_work.discard(job.key)
+        self._end(job)
         self._queues[kind_of(job.cohort)].returned.append(job)
         self._count_waiting(job.cohort, 1)
 
@@ -213,13 +227,18 @@ class Schedule:
         """How many replicas are asked for altogether."""
         return self._total
 
-    def _take_returned(self, queue: _Queue, slot: Slot | None = None) -> Job | None:
-        """The first job that was given back; with a slot, the first that need not avoid it."""
-        for job in queue.returned:
-            if slot is None or job.avoid != slot.node_id or queue.slots < 2:
-                queue.returned.remove(job)
-                return job
-        return None
+    def _end(self, job: Job) -> None:
+        """Nobody works on the job any more."""
+        node_id = self._in_work.pop(job.key, None)
+        if node_id is not None:
+            self._queues[kind_of(job.cohort)].change(node_id, working=-1)
+
+    def _take_returned(self, queue: _Queue, slot: Slot) -> Job | None:
+        """The first job that was given back and is for this slot's node."""
+        job = next((job for job in queue.returned if queue.is_for(job, slot.node_id)), None)
+        if job is not None:
+            queue.returned.remove(job)
+        return job
 
     def _take_new(self, queue: _Queue, slot: Slot) -> Job | None:
         """A job of the lowest replica, from the end whose turn it is, of a cohort that this node measured least."""
