@@ -1,0 +1,299 @@
+"""Faults at random moments of a run on several real raylets: is every cell there once, with the status it deserves?
+
+Processes are found and killed from outside, as a machine's own troubles would do it: cells, baselines, the process that
+forks them, cohorts, raylets (another one joins later), the driver (the same command is given again), a second driver
+on the same results, a published file damaged on the disk. The run must end with every planned cell published exactly
+once, failed only where something was done to it, and with no process left.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import psutil
+import typer
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from provenance import where_and_when
+from ray_nodes import RayNodes, ray_nodes
+
+BASELINE = "control-null"
+METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": "crashes", "options": {"at": "load"}})
+CLASSES = ("blue", "red")
+"""Values of the label that makes two raylets of one machine different hardware classes."""
+
+MOST_RESTARTS = 2
+"""A replica whose tries were ended so often is left alone: the next time it would rightly be published as failed."""
+
+PATIENCE_S = 900.0
+REJOIN_S = 1.0
+GONE_S = 10.0
+"""How long processes may take to go with what they belonged to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A process of the farm on some node: a cell, or the nursery that forked it.
+
+    `home` is the folder of its cohort's try, `replica` what that try is of: a shape, on cores.
+    """
+
+    process: psutil.Process
+    home: str
+    name: str
+    replica: str = ""
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is measured, rather than helping."""
+        return not self.name.startswith(("nursery-", "prepare-", "evaluate-"))
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.name.startswith(f"{BASELINE}-")
+
+
+@dataclass
+class Chaos:
+    """A run on a cluster, and what was done to it so far."""
+
+    nodes: RayNodes
+    suite: Path
+    cohorts: int
+    chance: random.Random
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    raylets: dict[str, Any] = field(default_factory=dict)
+    hurt: set[str] = field(default_factory=set)
+    """Names of cells that something was done to."""
+    restarts: Counter[str] = field(default_factory=Counter)
+    damaged: set[Path] = field(default_factory=set)
+
+    def run(self, faults: int) -> None:
+        """Start the run, inject so many faults spread over it, and let it end."""
+        for label in CLASSES:
+            self.raylets[label] = self.nodes.join(hardware=label)
+        self._start()
+        until = time.monotonic() + PATIENCE_S
+        while len(self.done) < faults and time.monotonic() < until:
+            due = len(self.done) * self.cohorts / faults - 1
+            self._keep_going()
+            if len(self.nodes.place.measured()) >= due:
+                time.sleep(self.chance.uniform(0.2, 1.5))
+                self._inject()
+            time.sleep(0.1)
+        while self._keep_going() and time.monotonic() < until:
+            time.sleep(0.2)
+
+    def _start(self) -> None:
+        command = ("run", str(self.suite), "--address", self.nodes.address)
+        self.drivers.append(self.nodes.place.start(*command, output=subprocess.DEVNULL))
+
+    def _keep_going(self) -> bool:
+        """Give the command again where no driver is left and something is missing; whether anything still runs."""
+        self.drivers = [driver for driver in self.drivers if driver.poll() is None]
+        if not self.drivers and len(self.nodes.place.measured()) < self.cohorts:
+            self._start()
+        return bool(self.drivers)
+
+    def _inject(self) -> None:
+        """One fault of those that are possible at the moment."""
+        kinds = dict(self._possible())
+        if kinds:
+            kind = self.chance.choice(sorted(kinds))
+            with suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
+                kinds[kind]()
+                self.done.append(kind)
+
+    def _possible(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        victims = [victim for victim in self._victims() if self.restarts[victim.replica] < MOST_RESTARTS]
+        cells = [victim for victim in victims if victim.is_cell and not victim.is_baseline]
+        for kind, how in (("cell killed", signal.SIGKILL), ("cell segfaults", signal.SIGSEGV)):
+            if cells:
+                yield kind, lambda how=how: self._hurt_cell(self.chance.choice(cells), how)
+        for kind, chosen in (
+            ("baseline killed", [victim for victim in victims if victim.is_baseline]),
+            ("nursery killed", [victim for victim in victims if victim.name == "nursery-cells"]),
+        ):
+            if chosen:
+                yield kind, lambda chosen=chosen: self._restart(self.chance.choice(chosen))
+        if victims:
+            yield "cohort killed", lambda: self._kill_cohort(self.chance.choice(victims))
+        yield "raylet killed", self._kill_raylet
+        if len(self.drivers) == 1:
+            yield "driver killed", self._kill_drivers
+            yield "second driver", self._start
+        if intact := [path for path in self.nodes.place.measured() if path not in self.damaged]:
+            yield "part damaged", lambda: self._damage(self.chance.choice(intact))
+
+    def _victims(self) -> list[Victim]:
+        found = []
+        for process in self.nodes.place.processes():
+            with suppress(psutil.Error, OSError):
+                if "farm.nursery" in process.cmdline():
+                    log = Path(f"/proc/{process.pid}/fd/1").readlink()
+                    found.append(Victim(process, log.parent.name, log.stem))
+        shapes = {victim.home: _replica(victim) for victim in found if victim.is_baseline}
+        return [replace(victim, replica=shapes[victim.home]) for victim in found if victim.home in shapes]
+
+    def _hurt_cell(self, victim: Victim, how: signal.Signals) -> None:
+        self.hurt.add(victim.name)
+        victim.process.send_signal(how)
+        victim.process.send_signal(signal.SIGCONT)  # a parked one dies only when it is continued, unless killed
+
+    def _restart(self, victim: Victim) -> None:
+        self.restarts[victim.replica] += 1
+        self.hurt |= {other.name for other in self._victims() if other.home == victim.home}
+        victim.process.kill()
+
+    def _kill_cohort(self, victim: Victim) -> None:
+        cohort = next(each for each in victim.process.parents() if "CohortProcess" in _title(each))
+        self.restarts[victim.replica] += 1
+        cohort.kill()
+
+    def _kill_raylet(self) -> None:
+        label = self.chance.choice(CLASSES)
+        self.nodes.kill(self.raylets[label])
+        time.sleep(REJOIN_S)
+        self.raylets[label] = self.nodes.join(hardware=label)
+
+    def _kill_drivers(self) -> None:
+        for driver in self.drivers:
+            driver.kill()
+            driver.wait()
+
+    def _damage(self, path: Path) -> None:
+        """Flip a byte in the middle; whoever begins next finds it and measures that replica again."""
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        self.damaged.add(path)
+        self._kill_drivers()
+
+
+def _replica(baseline: Victim) -> str:
+    """Which replica a try is of. Classes differ in their cores here, and their cells' names are the same."""
+    return f"{baseline.name} on {baseline.process.cpu_affinity()}"
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What is left of a run: its rows, its log, and what is wrong with them."""
+
+    rows: pd.DataFrame
+    events: Counter[str]
+    problems: tuple[str, ...]
+
+
+def aftermath(chaos: Chaos) -> Aftermath:
+    """Look at the results, the log and the processes; `problems` is empty where every promise was kept."""
+    place = chaos.nodes.place
+    problems = []
+    runs = sorted((place.results / "measurements").iterdir())
+    rows = pd.read_parquet(runs[0])
+    events = [
+        json.loads(line) for path in place.results.glob("logs/*/*.jsonl") for line in path.read_text().splitlines()
+    ]
+    if len(runs) > 1:
+        problems.append(f"{len(runs)} runs where one was continued")
+    expected = chaos.cohorts * (len(METHODS) + 1)
+    if len(rows) != expected or rows.duplicated(["cohort", "cell", "replica"]).any():
+        problems.append(f"{len(rows)} rows where {expected} different ones were planned")
+    for row in rows.to_dict("records"):
+        problems += _undeserved(row, chaos.hurt)
+    published = {(event["cohort"], event["replica"]) for event in events if event["event"] == "published"}
+    failed = {(event["cohort"], event["cell"]) for event in events if event["event"] == "cell-failed"}
+    unexplained = rows[rows["status"] == "failed"]
+    silent = [row for row in unexplained.to_dict("records") if (row["cohort"], row["name"]) not in failed]
+    if silent:
+        problems.append(f"{len(silent)} cells failed of which the log does not tell")
+    if len(published) + chaos.done.count("driver killed") + chaos.done.count("part damaged") < chaos.cohorts:
+        problems.append("the log does not tell of every publication")
+    left = _left(chaos)
+    if left:
+        problems.append(f"processes left: {', '.join(left)}")
+    return Aftermath(rows, Counter(event["event"] for event in events), tuple(problems))
+
+
+def _undeserved(row: dict[str, Any], hurt: set[str]) -> Iterator[str]:
+    """What is wrong with a row's status."""
+    if row["name"] == "crashes":
+        if row["status"] != "failed" or "raises on purpose" not in row["reasons"][0]:
+            yield f"{row['cell']} crashes and is {row['status']}"
+    elif row["status"] == "failed" and row["cell"] not in hurt:
+        yield f"{row['cell']} failed ({row['reasons'][0]}) though nothing was done to it"
+    elif row["status"] == "ok" and (len(set(row["round"])) < 4 or not len(row["latency_ns"])):
+        yield f"{row['cell']} is ok without having been measured"
+    elif row["status"] not in ("ok", "failed"):
+        yield f"{row['cell']} is {row['status']}"
+
+
+def _left(chaos: Chaos) -> list[str]:
+    """Processes that a cohort or a driver left behind, after a while."""
+    until = time.monotonic() + GONE_S
+    while True:
+        mine = [p for p in chaos.nodes.place.processes() if "farm" in _title(p) or "CohortProcess" in _title(p)]
+        if not mine or time.monotonic() > until:
+            return [_title(process)[:60] for process in mine]
+        time.sleep(0.2)
+
+
+def run_chaos(nodes: RayNodes, faults: int, seed: int, lengths: int) -> tuple[Chaos, Aftermath]:
+    """A whole run of controls on two classes of nodes, with so many faults."""
+    suite = nodes.place.suite(
+        methods=list(METHODS),
+        lengths=[4 + number % 28 for number in range(min(28, lengths))],
+        batch_sizes=list(range(1, 1 + max(1, lengths // 28))),
+        hardware="all",
+        exclusive="slot",
+        limits={"load_s": 60, "call_s": 3, "node_s": 120},
+    )
+    cohorts = len(CLASSES) * min(28, lengths) * max(1, lengths // 28)
+    chaos = Chaos(nodes, suite, cohorts, random.Random(seed))
+    chaos.run(faults)
+    return chaos, aftermath(chaos)
+
+
+def main(
+    faults: Annotated[int, typer.Option(help="How many faults.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of their kinds and moments.")] = 1,
+    lengths: Annotated[int, typer.Option(help="Cohorts for each of the two hardware classes.")] = 28,
+) -> None:
+    """Run a suite of controls through faults and say what is left."""
+    started = time.monotonic()
+    with ray_nodes() as nodes:
+        chaos, left = run_chaos(nodes, faults, seed, lengths)
+    took_s = time.monotonic() - started
+    print(f"{len(chaos.done)} faults in {took_s:.0f} s: {dict(Counter(chaos.done))}")
+    print(f"{len(left.rows)} rows of {chaos.cohorts} cohorts: {dict(Counter(left.rows['status']))}")
+    print(f"tries at a replica: {dict(Counter(left.rows.groupby('cohort')['attempt'].max()))}")
+    print(f"log: {dict(left.events)}")
+    print("\n".join(left.problems) or "every cell is there once, with the status it deserves; no process is left")
+    print(f"\n{where_and_when()}")
+    raise typer.Exit(1 if left.problems else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
