@@ -152,6 +152,16 @@ _STATE = pa.struct(
     ]
 )
 
+_NODE = pa.struct(
+    [
+        _column("node", pa.string(), "host name of the node"),
+        _column("replicas", pa.int32(), "replicas measured there"),
+        _column("speedup", pa.float64(), "speedup over their rounds that count"),
+        _column("low", pa.float64(), "lower end of its 95 % interval"),
+        _column("high", pa.float64(), "upper end of its 95 % interval"),
+    ]
+)
+
 SPEEDUP_SCHEMA = pa.schema(
     [
         *[MEASUREMENT_SCHEMA.field(name) for name in ("run", "suite", "hardware_class", "cohort", "cell", "role")],
@@ -178,6 +188,8 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("resolved", pa.bool_(), "whether the interval's half-width is within what the effort aims at"),
         _column("speedup_all_rounds", pa.float64(), "speedup over disturbed rounds too; null where none was left out"),
         _column("states", pa.list_(_STATE), "speedup per state of the machine, where there are two states or more"),
+        _column("nodes", pa.list_(_NODE), "speedup per node before pooling, where replicas were spread over several"),
+        MEASUREMENT_SCHEMA.field("packed"),
         _column("bootstrap_low", pa.float64(), "lower end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_high", pa.float64(), "upper end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_agrees", pa.bool_(), "whether the bootstrap supports the interval"),

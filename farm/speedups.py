@@ -17,12 +17,13 @@ from farm.claims import holm
 from farm.costs import break_even, costs_of
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, over, taints
+from farm.places import node_ratios
 from farm.quality import accuracy_columns
 from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
-DERIVATION_VERSION = 3
+DERIVATION_VERSION = 4
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
 
 STATE_ROUNDS = 5
@@ -192,6 +193,7 @@ def _judged(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
         "resolved": None if aim.half_width is None else _half_width(found) <= aim.half_width,
         "speedup_all_rounds": everything.speedup if everything.rounds > found.rounds else None,
         "states": _states(compared, aim.pilot),
+        "nodes": node_ratios(compared, aim.pilot),
         "bootstrap_low": check.low if check else None,
         "bootstrap_high": check.high if check else None,
         "bootstrap_agrees": check.agrees if check else None,

@@ -20,6 +20,7 @@ PURE = (
     "numerals",
     "schedule",
     "hardware",
+    "places",
     "stopping",
     "stats",
     "uncertainty",

@@ -35,6 +35,14 @@ METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": "crashe
 CLASSES = ("blue", "red")
 """Values of the label that makes two raylets of one machine different hardware classes."""
 
+KINDS = (
+    *("cell killed", "cell segfaults", "baseline killed", "nursery killed", "cohort killed", "raylet killed"),
+    *("driver killed", "second driver", "part damaged"),
+)
+
+MOST_TRIED = 60
+"""A kind of fault that was not possible at so many looks is skipped."""
+
 MOST_RESTARTS = 2
 """A replica whose tries were ended so often is left alone: the next time it would rightly be published as failed."""
 
@@ -83,6 +91,8 @@ class Chaos:
     """Names of cells that something was done to."""
     restarts: Counter[str] = field(default_factory=Counter)
     damaged: set[Path] = field(default_factory=set)
+    _deck: list[str] = field(default_factory=list)
+    _tried: int = 0
 
     def run(self, faults: int) -> None:
         """Start the run, inject so many faults spread over it, and let it end."""
@@ -91,12 +101,10 @@ class Chaos:
         self._start()
         until = time.monotonic() + PATIENCE_S
         while len(self.done) < faults and time.monotonic() < until:
-            due = len(self.done) * self.cohorts / faults - 1
             self._keep_going()
-            if len(self.nodes.place.measured()) >= due:
-                time.sleep(self.chance.uniform(0.2, 1.5))
+            if len(self.nodes.place.measured()) >= len(self.done) * self.cohorts / faults - 1:
                 self._inject()
-            time.sleep(0.1)
+            time.sleep(self.chance.uniform(0.1, 1.0))
         while self._keep_going() and time.monotonic() < until:
             time.sleep(0.2)
 
@@ -112,12 +120,18 @@ class Chaos:
         return bool(self.drivers)
 
     def _inject(self) -> None:
-        """One fault of those that are possible at the moment."""
-        kinds = dict(self._possible())
-        if kinds:
-            kind = self.chance.choice(sorted(kinds))
+        """The next kind of fault of a shuffled deck that is possible now; its turn is lost if it takes too long."""
+        if not self._deck:
+            self._deck = self.chance.sample(KINDS, len(KINDS))
+            self._tried = 0
+        kind, possible = self._deck[-1], dict(self._possible())
+        self._tried += 1
+        if kind in possible or self._tried > MOST_TRIED:
+            self._deck.pop()
+            self._tried = 0
+        if kind in possible:
             with suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
-                kinds[kind]()
+                possible[kind]()
                 self.done.append(kind)
 
     def _possible(self) -> Iterator[tuple[str, Callable[[], None]]]:
