@@ -22,7 +22,6 @@ from farm.records import Failure, Machine, Slot
 from farm.replica import Bench, ReplicaLostError, measure_replica, prepare_replica
 from farm.rows import ReplicaLog
 from farm.schedule import Job
-from farm.slots import Node
 from farm.suite import Suite
 from farm.variance import VarianceParts
 
@@ -55,6 +54,7 @@ class RayCluster:
         self._slots: dict[str, list[Slot]] = {}
         self._asked: dict[str, Any] = {}
         self._up: set[str] = set()
+        self._told: set[str] = set()
         self._wish = NodeWish(bench.suite)
         self.machines: dict[str, Machine] = {}
 
@@ -81,6 +81,10 @@ class RayCluster:
 
     async def slots(self) -> Mapping[str, Sequence[Slot]]:
         """The slots of every node that is up now and that the suite admits, by the node's id."""
+        if not self._shared:
+            return (
+                self._slots
+            )  # a private cluster's only node is gone when this process is; asking costs its cores time
         alive = await asyncio.to_thread(slots.alive_nodes)
         self._up = set(alive)
         found = self._described(alive if self._on_head else slots.workers_of(alive), wait_s=0)
@@ -134,12 +138,23 @@ class RayCluster:
             ready, _ = ray.wait([asked], timeout=wait_s)
             if ready or node_id not in nodes:
                 del self._asked[node_id]
-                machine = slots.tell_machine(asked) if ready else None
-                if machine is not None and node_id in nodes:
-                    self._learn(slots.as_node(nodes[node_id], machine))
+                if ready and node_id in nodes:
+                    self._learn(nodes[node_id], asked, may_fail=wait_s == 0)
         return {node_id: mine for node_id in nodes if (mine := self._slots.get(node_id))}
 
-    def _learn(self, node: Node) -> None:
+    def _learn(self, told: Mapping[str, Any], asked: Any, may_fail: bool) -> None:
+        """Remember a node's slots; a late one on which the farm is not installed is none of the run's business."""
+        try:
+            machine = slots.tell_machine(asked)
+        except RequestError as error:
+            if not may_fail:
+                raise
+            self._slots[told["NodeID"]] = []
+            self._bench.listener.on(Notice("a node that joined is left out", str(error)))
+            return
+        if machine is None:
+            return
+        node = slots.as_node(told, machine)
         self.machines[node.machine.hardware_class] = node.machine
         devices = slots.devices_of(self._suite.devices, node.machine)
         own = slots.slots_of(node, devices, self._suite.smt, self._suite.exclusive)
@@ -148,16 +163,16 @@ class RayCluster:
     def _refuse_unknown_name(self) -> None:
         """A class or host that nodes which are up do not have is a mistake; a label may be of nodes still to come."""
         hardware = self._suite.hardware
-        if self.machines and hardware not in ("any", "all") and label_of(hardware) is None:
+        may_come = self._shared and (hardware in ("any", "all") or label_of(hardware) is not None)
+        if self.machines and not may_come:
             raise RequestError(nothing_fits(hardware, self.machines))
 
     async def _lock(self, cohort: Any, slot: Slot) -> None:
         """Wait until no other farm on that machine measures on the slot's cores."""
-        told = False
         while not await cohort.lock_slot.remote():
-            if not told:
-                told = True
-                message = f"another cohort is measuring on the cores of {slot.hostname}"
+            if slot.hostname not in self._told:
+                self._told.add(slot.hostname)
+                message = f"another cohort is measuring on {slot.hostname}, on cores that are needed"
                 self._bench.listener.on(Notice(message, "waiting until it is done"))
             await asyncio.sleep(LOCK_POLL_S)
 

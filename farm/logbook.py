@@ -66,9 +66,10 @@ class Logbook:
         self._listener.on(event)
 
     def write(self, **entry: Any) -> None:
-        """One line; a full disk must not end a run that can still publish."""
+        """One line, with what the driver cost so far; a full disk must not end a run that can still publish."""
+        now = {"unix_ns": time.time_ns(), "driver_cpu_s": round(time.process_time(), 3)}
         with suppress(OSError, ValueError):
-            self._file.write(json.dumps({"unix_ns": time.time_ns(), **entry}) + "\n")
+            self._file.write(json.dumps(now | entry) + "\n")
             self._file.flush()
 
     def close(self) -> None:
