@@ -41,7 +41,8 @@ def story() -> Iterator[Story]:
         with ray_nodes() as nodes:
             happened, left = chaos.run_chaos(nodes, FAULTS, SEED, lengths=3)
             yield Story(happened, left, Results(nodes.place.results).table("text"))
-        sys.modules.pop("chaos")
+        for name in ("chaos", "aftermath"):
+            sys.modules.pop(name)
 
 
 def test_ten_faults_were_injected(story: Story) -> None:

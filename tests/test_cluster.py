@@ -14,7 +14,7 @@ from ray_nodes import HEAD, STORE_BYTES, RayNodes, ray_nodes
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
-HEAD_ID = "f" * 56
+HEAD_ID = "f" * 51 + "00000"
 AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",

@@ -8,7 +8,6 @@ once, failed only where something was done to it, and with no process left.
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import subprocess
@@ -21,17 +20,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import psutil
 import typer
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from aftermath import CRASHING, Aftermath, Done, aftermath, title
 from provenance import where_and_when
 from ray_nodes import RayNodes, ray_nodes
 
 BASELINE = "control-null"
-METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": "crashes", "options": {"at": "load"}})
+METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": CRASHING, "options": {"at": "load"}})
 CLASSES = ("blue", "red")
 """Values of the label that makes two raylets of one machine different hardware classes."""
 
@@ -43,13 +42,14 @@ KINDS = (
 MOST_TRIED = 60
 """A kind of fault that was not possible at so many looks is skipped."""
 
+SOON_DONE = 3
+"""So many replicas before the end the run is left to one driver, which may be done before another one has started."""
+
 MOST_RESTARTS = 2
 """A replica whose tries were ended so often is left alone: the next time it would rightly be published as failed."""
 
 PATIENCE_S = 900.0
 REJOIN_S = 1.0
-GONE_S = 10.0
-"""How long processes may take to go with what they belonged to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ class Chaos:
     drivers: list[subprocess.Popen[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    moments_s: list[float] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
     raylets: dict[str, Any] = field(default_factory=dict)
     hurt: set[str] = field(default_factory=set)
     """Names of cells that something was done to."""
@@ -133,6 +135,7 @@ class Chaos:
             with suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
                 possible[kind]()
                 self.done.append(kind)
+                self.moments_s.append(time.monotonic() - self.started)
 
     def _possible(self) -> Iterator[tuple[str, Callable[[], None]]]:
         victims = [victim for victim in self._victims() if self.restarts[victim.replica] < MOST_RESTARTS]
@@ -149,10 +152,12 @@ class Chaos:
         if victims:
             yield "cohort killed", lambda: self._kill_cohort(self.chance.choice(victims))
         yield "raylet killed", self._kill_raylet
-        if len(self.drivers) == 1:
-            yield "driver killed", self._kill_drivers
-            yield "second driver", self._start
-        if intact := [path for path in self.nodes.place.measured() if path not in self.damaged]:
+        measured = self.nodes.place.measured()
+        if len(self.drivers) != 1 or len(measured) > self.cohorts - SOON_DONE:
+            return  # a run that ends meanwhile is not continued, and should not be
+        yield "driver killed", self._kill_drivers
+        yield "second driver", self._start
+        if intact := [path for path in measured if path not in self.damaged]:
             yield "part damaged", lambda: self._damage(self.chance.choice(intact))
 
     def _victims(self) -> list[Victim]:
@@ -176,7 +181,7 @@ class Chaos:
         victim.process.kill()
 
     def _kill_cohort(self, victim: Victim) -> None:
-        cohort = next(each for each in victim.process.parents() if "CohortProcess" in _title(each))
+        cohort = next(each for each in victim.process.parents() if "CohortProcess" in title(each))
         self.restarts[victim.replica] += 1
         cohort.kill()
 
@@ -205,75 +210,6 @@ def _replica(baseline: Victim) -> str:
     return f"{baseline.name} on {baseline.process.cpu_affinity()}"
 
 
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Aftermath:
-    """What is left of a run: its rows, its log, and what is wrong with them."""
-
-    rows: pd.DataFrame
-    events: Counter[str]
-    problems: tuple[str, ...]
-
-
-def aftermath(chaos: Chaos) -> Aftermath:
-    """Look at the results, the log and the processes; `problems` is empty where every promise was kept."""
-    place = chaos.nodes.place
-    problems = []
-    runs = sorted((place.results / "measurements").iterdir())
-    rows = pd.read_parquet(runs[0])
-    events = [
-        json.loads(line) for path in place.results.glob("logs/*/*.jsonl") for line in path.read_text().splitlines()
-    ]
-    if len(runs) > 1:
-        problems.append(f"{len(runs)} runs where one was continued")
-    expected = chaos.cohorts * (len(METHODS) + 1)
-    if len(rows) != expected or rows.duplicated(["cohort", "cell", "replica"]).any():
-        problems.append(f"{len(rows)} rows where {expected} different ones were planned")
-    for row in rows.to_dict("records"):
-        problems += _undeserved(row, chaos.hurt)
-    published = {(event["cohort"], event["replica"]) for event in events if event["event"] == "published"}
-    failed = {(event["cohort"], event["cell"]) for event in events if event["event"] == "cell-failed"}
-    unexplained = rows[rows["status"] == "failed"]
-    silent = [row for row in unexplained.to_dict("records") if (row["cohort"], row["name"]) not in failed]
-    if silent:
-        problems.append(f"{len(silent)} cells failed of which the log does not tell")
-    if len(published) + chaos.done.count("driver killed") + chaos.done.count("part damaged") < chaos.cohorts:
-        problems.append("the log does not tell of every publication")
-    left = _left(chaos)
-    if left:
-        problems.append(f"processes left: {', '.join(left)}")
-    return Aftermath(rows, Counter(event["event"] for event in events), tuple(problems))
-
-
-def _undeserved(row: dict[str, Any], hurt: set[str]) -> Iterator[str]:
-    """What is wrong with a row's status."""
-    if row["name"] == "crashes":
-        if row["status"] != "failed" or "raises on purpose" not in row["reasons"][0]:
-            yield f"{row['cell']} crashes and is {row['status']}"
-    elif row["status"] == "failed" and row["cell"] not in hurt:
-        yield f"{row['cell']} failed ({row['reasons'][0]}) though nothing was done to it"
-    elif row["status"] == "ok" and (len(set(row["round"])) < 4 or not len(row["latency_ns"])):
-        yield f"{row['cell']} is ok without having been measured"
-    elif row["status"] not in ("ok", "failed"):
-        yield f"{row['cell']} is {row['status']}"
-
-
-def _left(chaos: Chaos) -> list[str]:
-    """Processes that a cohort or a driver left behind, after a while."""
-    until = time.monotonic() + GONE_S
-    while True:
-        mine = [p for p in chaos.nodes.place.processes() if "farm" in _title(p) or "CohortProcess" in _title(p)]
-        if not mine or time.monotonic() > until:
-            return [_title(process)[:60] for process in mine]
-        time.sleep(0.2)
-
-
 def run_chaos(nodes: RayNodes, faults: int, seed: int, lengths: int) -> tuple[Chaos, Aftermath]:
     """A whole run of controls on two classes of nodes, with so many faults."""
     suite = nodes.place.suite(
@@ -287,7 +223,8 @@ def run_chaos(nodes: RayNodes, faults: int, seed: int, lengths: int) -> tuple[Ch
     cohorts = len(CLASSES) * min(28, lengths) * max(1, lengths // 28)
     chaos = Chaos(nodes, suite, cohorts, random.Random(seed))
     chaos.run(faults)
-    return chaos, aftermath(chaos)
+    done = Done(chaos.done, frozenset(chaos.hurt), cohorts, cells=len(METHODS) + 1)
+    return chaos, aftermath(nodes.place, done)
 
 
 def main(
@@ -301,6 +238,7 @@ def main(
         chaos, left = run_chaos(nodes, faults, seed, lengths)
     took_s = time.monotonic() - started
     print(f"{len(chaos.done)} faults in {took_s:.0f} s: {dict(Counter(chaos.done))}")
+    print(", ".join(f"{kind} at {at_s:.0f} s" for kind, at_s in zip(chaos.done, chaos.moments_s, strict=True)))
     print(f"{len(left.rows)} rows of {chaos.cohorts} cohorts: {dict(Counter(left.rows['status']))}")
     print(f"tries at a replica: {dict(Counter(left.rows.groupby('cohort')['attempt'].max()))}")
     print(f"log: {dict(left.events)}")
