@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from farm.errors import MethodUnsupportedError, RequestError
 from farm.hardware import admits, classify
 from farm.plan import make_plan
 from farm.records import Device, Machine, ModelInfo, Slot
-from farm.slots import Node, slots_of
+from farm.slots import HEAD_RESOURCE, Node, slots_of, workers_of
 
 BLUE = replace(SLOT, hardware_class="plain-blue", node_id="b" * 56, hostname="b1", labels=(("hardware", "blue"),))
 RED = replace(SLOT, hardware_class="plain-red", node_id="r" * 56, hostname="r1", labels=(("hardware", "red"),))
@@ -130,3 +131,16 @@ def test_a_machine_of_two_classes_of_devices_is_planned_for_each() -> None:
     suite = suite_of(lengths=[64], hardware="all")
     plan = make_plan(suite, MODEL, [SLOT, GPU_SLOT], {"plain": MACHINE}, supports_all)
     assert [cohort.workload.device for cohort in plan.cohorts] == ["cpu", "cuda"]
+
+
+def _ray_node(node_id: str, **resources: float) -> tuple[str, dict[str, Any]]:
+    return node_id, {"NodeID": node_id, "Resources": {"CPU": 1.0, **resources}}
+
+
+@pytest.mark.parametrize(("driver", "left"), [("head", {"w1", "w2"}), ("w1", {"w2"})])
+def test_the_head_and_the_drivers_node_are_no_workers(
+    driver: str, left: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: driver))
+    alive = dict([_ray_node("head", **{HEAD_RESOURCE: 1.0}), _ray_node("w1"), _ray_node("w2")])
+    assert set(workers_of(alive)) == left
