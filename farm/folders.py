@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
 
 from farm import publication
 from farm.errors import ResultsError
@@ -14,8 +14,10 @@ from farm.errors import ResultsError
 if TYPE_CHECKING:
     from upath import UPath
 
-    Place: TypeAlias = Path | UPath
-    """A file or folder: a path of this machine, or of a file system that fsspec knows. They are used alike."""
+Place: TypeAlias = Union[Path, "UPath"]
+"""A file or folder: a path of this machine, or of a file system that fsspec knows. They are used alike."""
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +29,17 @@ class Entry:
     version: str
 
 
-class Folder(Protocol):
+class Folder(Protocol[P]):
     """A folder of results. Everything raises ResultsError where it cannot be read or written."""
 
-    root: Place
+    root: P
     readers: int
     """Files that are worth reading at once: a disk is as quick with one, a bucket answers each after a while."""
 
     def require_writable(self) -> None:
         """Try what publishing needs; the error says what to do."""
 
-    def exists(self, place: Place) -> bool:
+    def exists(self, place: P) -> bool:
         """Whether there is a file or folder of this name."""
 
     def files(self, below: str, suffix: str) -> list[Entry]:
@@ -46,23 +48,23 @@ class Folder(Protocol):
     def folders(self, below: str) -> list[str]:
         """Names of the folders directly in a folder of the root, sorted."""
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: P) -> bytes:
         """A file's content; FileNotFoundError where it is not there."""
 
-    def create_exclusively(self, place: Place, content: bytes) -> bool:
+    def create_exclusively(self, place: P, content: bytes) -> bool:
         """Create a file, whole; False, and nothing changed, if the name exists."""
 
-    def replace(self, place: Place, content: bytes) -> None:
+    def replace(self, place: P, content: bytes) -> None:
         """Put content in place of what was there, in one step."""
 
-    def set_aside(self, place: Place) -> Place:
+    def set_aside(self, place: P) -> P:
         """Rename a file to `_<name>.damaged` (or `.damaged2`, ...), overwriting nothing; the new path."""
 
-    def for_arrow(self, place: Place) -> tuple[str, Any]:
+    def for_arrow(self, place: P) -> tuple[str, Any]:
         """A path and the pyarrow file system it is meant for."""
 
 
-def open_folder(root: str | Place) -> Folder:
+def open_folder(root: str | Place) -> Folder[Any]:
     """The folder that a user named: `scheme://` is a file system of fsspec's, anything else a local path.
 
     Raises RequestError for a file system that is not installed or not known.

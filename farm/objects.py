@@ -107,9 +107,10 @@ class ObjectFolder:
 
     def for_arrow(self, place: UPath) -> tuple[str, Any]:
         """A path and the pyarrow file system it is meant for."""
-        from pyarrow.fs import FSSpecHandler, PyFileSystem
+        from pyarrow import fs
 
-        return place.path, PyFileSystem(FSSpecHandler(self._files))
+        handler: Any = fs.FSSpecHandler
+        return place.path, fs.PyFileSystem(handler(self._files))
 
     def _put_if_new(self, place: UPath, content: bytes) -> bool:
         try:
@@ -156,11 +157,13 @@ def _open(address: str) -> UPath:
             f"{scheme}://...: credentials do not belong in an address, which is stored with the results. "
             "Put them where the cloud's own tools find them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    options = dict(_S3) if EXTRAS.get(scheme) == "s3" else {}
+    # Listings change while others write: a remembered one would miss their parts.
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if EXTRAS.get(scheme) == "s3":
+        options |= _S3
     settled = {key: value for key, value in options.items() if key not in fsspec.config.conf.get(scheme, {})}
     try:
-        # Listings change while others write: a remembered one would miss their parts.
-        root = UPath(address, use_listings_cache=False, skip_instance_cache=True, **settled)
+        root = UPath(address, **settled)
         root.fs  # noqa: B018 - the file system is made when it is first asked for
     except ImportError as error:
         extra = EXTRAS.get(scheme)

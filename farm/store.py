@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -23,12 +22,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.errors import RequestError, ResultsError
-from farm.folders import Entry, open_folder
+from farm.folders import Entry, Place, open_folder
 from farm.parts import ReplicaKey, UnsoundPartError, as_parquet, check_part, replica_table, replicas_in
 from farm.schemas import MEASUREMENT_SCHEMA
-
-if TYPE_CHECKING:
-    from farm.folders import Place
 
 PARTS_KEY = b"farm.parts"
 """Key in the speedups file's metadata: the parts it was derived from, and how."""
@@ -71,7 +67,7 @@ class _Part:
     path: Place
     keys: Sequence[ReplicaKey] = ()
     why: str | None = None
-    fragment: ds.ParquetFileFragment | None = None
+    fragment: Any = None
 
 
 class Store:
@@ -87,7 +83,7 @@ class Store:
 
     def __init__(self, root: str | Place, read_only: bool = False) -> None:
         self._folder = open_folder(root)
-        self.root = self._folder.root
+        self.root: Place = self._folder.root
         self.read_only = read_only
         self._whole: dict[tuple[str, int, str], _Part] = {}
         self._footers: dict[tuple[str, int, str], _Part] = {}
@@ -209,7 +205,7 @@ class Store:
         # A part of many replicas holds other cohorts, too.
         return dataset.to_table(columns=wanted, filter=None if cohort is None else ds.field("cohort") == cohort)
 
-    def write_speedups(self, run: str, table: pa.Table) -> Path:
+    def write_speedups(self, run: str, table: pa.Table) -> Place:
         """Put a run's derived speedups in place of the former ones, in one step; their path."""
         path = self._speedups_path(run)
         self._folder.replace(path, as_parquet(table))
