@@ -15,7 +15,7 @@ SECRET = "the-key-that-nobody-may-see"
 
 @contextmanager
 def served(port: int = 0) -> Iterator[dict[str, str]]:
-    """Serve a bucket; what to put into the environment of whoever uses it. Within one process it comes back as it was."""
+    """Serve a bucket; the environment of whoever is to use it. Within one process it comes back as it was."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()

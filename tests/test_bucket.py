@@ -40,6 +40,7 @@ def bucket(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def store(bucket: Any) -> Store:
+    assert bucket.find(f"{BUCKET}/team") == []
     store = Store(ROOT)
     store.write_run(run_record())
     return store
@@ -140,14 +141,10 @@ def test_opening_a_bucket_leaves_no_trace_in_it(bucket: Any) -> None:
     assert bucket.find(BUCKET) == []
 
 
-def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measured() -> None:
     class Forgetful(MemoryFileSystem):
-        protocol = "forgetful"
-
-        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
-            super().pipe_file(path, value, mode="overwrite")
+        def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+            super().pipe_file(path, value)
 
     fsspec.register_implementation("memory", Forgetful, clobber=True)
     try:
@@ -167,14 +164,16 @@ def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measur
         ("nonsense://bucket/results", "nonsense"),
     ],
 )
-def test_a_wrong_address_is_one_line_that_says_what_to_do(bucket: Any, root: str, words: str) -> None:
+@pytest.mark.usefixtures("bucket")
+def test_a_wrong_address_is_one_line_that_says_what_to_do(root: str, words: str) -> None:
     with pytest.raises((RequestError, ResultsError), match=words) as refused:
         Store(root)
     assert "\n" not in str(refused.value)
     assert "secret@" not in str(refused.value)
 
 
-def test_a_bucket_that_goes_and_comes_back_loses_nothing(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_that_goes_and_comes_back_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     with served() as environment:
         for name, value in environment.items():
@@ -188,6 +187,7 @@ def test_a_bucket_that_goes_and_comes_back_loses_nothing(bucket: Any, monkeypatc
         assert list(store.published(RUN)) == [("c1", 0), ("c1", 1)]
 
 
-def test_credentials_are_in_no_message_and_no_representation(bucket: Any) -> None:
+@pytest.mark.usefixtures("bucket")
+def test_credentials_are_in_no_message_and_no_representation() -> None:
     folder = ObjectFolder(ROOT)
     assert SECRET not in f"{folder.root} {folder.root!r} {Store(ROOT).root!r}"
