@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,9 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; done, but some cells failed or are invalid; nothing was run; interrupted, results kept."""
 
 PIPE_WIDTH = 160
+
+COMMAND_MODULES = ("farm.cli.cluster",)
+"""Further commands: each of these adds its own to `app` when it is imported."""
 
 app = typer.Typer(
     name="farm",
@@ -251,6 +255,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def run_app(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors that are the user's to mend are one line, without a traceback."""
+    for module in COMMAND_MODULES:
+        import_module(module)
     try:
         code = app(arguments, standalone_mode=False)
     except (RequestError, ResultsError) as error:
