@@ -140,6 +140,14 @@ class Store:
         """Where a cohort replica is published."""
         return self.root / "measurements" / run / f"{cohort}-{replica}.parquet"
 
+    def publish_part(self, path: Place, content: bytes) -> bool:
+        """Publish a part that was made elsewhere, whole; False if there is one of its name."""
+        return self._folder.create_exclusively(path, content)
+
+    def read_part(self, path: Place) -> bytes:
+        """The bytes of a part."""
+        return self._folder.read(path)
+
     def published(self, run: str, cohort: str | None = None) -> dict[ReplicaKey, Place]:
         """The sound parts of a run, or of one cohort of it, by (cohort, replica); `damaged` names the others."""
         return _by_replica(self._checked(run), cohort)

@@ -83,6 +83,27 @@ def submit(
     return DONE if detach else _follow(jobs, job, results, quiet)
 
 
+@app.command()
+def compact(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Results: a folder, or s3://, gs://.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="An empty place for the same results.")],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> int:
+    """Write the same results into few large parts elsewhere, and verify them. SRC is never touched."""
+    from farm.compact import compact as write_compacted
+
+    left = "SRC is as it was; empty DEST before the same command again"
+    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
+        written = write_compacted(source, destination, screen)
+    typer.echo(
+        f"{destination}: {written.rows} rows of {written.replicas} cohort replicas in {written.parts} parts, "
+        f"{written.runs} runs; read back and the same as in {source}"
+    )
+    for each in written.left_out:
+        error_console().print(f"note: left out {each}", markup=False)
+    return SOME_FAILED if written.left_out else DONE
+
+
 def _list(jobs: Jobs) -> int:
     table = Table(box=None, pad_edge=False)
     for column in ("job", "status", "suite", "started (UTC)", "took", "results"):
