@@ -22,6 +22,7 @@ from farm.bench import lay_out
 from farm.cohort import CohortProcess
 from farm.errors import FarmError, RequestError, ResultsError
 from farm.events import Listener, Notice, ReplicaDone, RunBegan, Silent, StepReporter
+from farm.folders import Place
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
 from farm.records import Cohort, Failure, Slot
@@ -53,13 +54,13 @@ class Outcome:
     """How a run ended: where its results are, and how many cells failed or are invalid."""
 
     run: str
-    root: Path
+    root: Place
     failed_cells: int
 
 
 def run_suite(
     suite: Suite,
-    results: str | Path = "results",
+    results: str | Place = "results",
     address: str | None = None,
     *,
     fresh: bool = False,

@@ -10,7 +10,6 @@ from typing import Any
 from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from farm import stats, stopping
 from farm.bootstrap import cross_check, paired_turns
@@ -86,9 +85,8 @@ def current(store: Store, run: str) -> pa.Table:
 
 def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
     """The speedups of one cohort from the replicas published so far; nothing is stored."""
-    measurements = store.read_measurements(run, columns=_COLUMNS)
-    of_it = pc.equal(measurements["cohort"], pa.scalar(cohort))
-    return derive_speedups(measurements.filter(of_it), same_within(store, run), pilot=pilot(store, run), checked=False)
+    measurements = store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
+    return derive_speedups(measurements, same_within(store, run), pilot=pilot(store, run), checked=False)
 
 
 def same_within(store: Store, run: str) -> float:
@@ -129,7 +127,7 @@ def _derive(store: Store, run: str) -> pa.Table:
 
 
 def _origin(store: Store, run: str) -> bytes:
-    parts = [path.name for path in store.published(run).values()]
+    parts = {path.name for path in store.published(run).values()}
     origin = {"version": DERIVATION_VERSION, "same_within": same_within(store, run), "parts": sorted(parts)}
     return json.dumps(origin, sort_keys=True).encode()
 
