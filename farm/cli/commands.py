@@ -250,6 +250,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def run_app(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors that are the user's to mend are one line, without a traceback."""
+    import farm.cli.report  # noqa: F401 - commands with a module of their own add themselves
+
     try:
         code = app(arguments, standalone_mode=False)
     except (RequestError, ResultsError) as error:
