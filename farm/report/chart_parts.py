@@ -27,6 +27,9 @@ OFFSET_PIXELS = 11
 PLOT_PIXELS = 340
 """Height of a plot that is not made of rows."""
 
+NARROW = "containerSize()[0] < 520"
+"""On a phone; never in a picture, which stands in no container."""
+
 SHOWN = "indexof(shown, datum.name) >= 0"
 """Keeps what belongs to a method that is shown."""
 
@@ -86,14 +89,14 @@ def interval_text(ratio: Ratio) -> str:
     return ratio_text(ratio).partition(" ")[2]
 
 
-def sized(chart: Chart, rows: int | None = None) -> Chart:
-    """As wide as the page lets it be; as high as its rows, with so many marks each, or of the usual height."""
+def sized(chart: Chart, rows: int | None = None, row_pixels: int = ROW_PIXELS, methods: bool = True) -> Chart:
+    """As wide as the page lets it be; as high as its rows (of methods, which the page may hide), or of usual height."""
     if rows is None:
         return chart.properties(width="container", height=PLOT_PIXELS)
-    step = alt.Step(ROW_PIXELS) if rows == 1 else alt.Step(OFFSET_PIXELS, **{"for": "offset"})
-    return chart.properties(
-        width="container", height=step, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    # The page multiplies this by the methods that it shows.
+    meta = {"row_pixels": row_pixels} if methods else {}
+    return chart.properties(width="container", height=rows * row_pixels, autosize=fit, usermeta=meta)
 
 
 def tooltip(*fields: str) -> list[alt.Tooltip]:

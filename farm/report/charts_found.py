@@ -13,6 +13,8 @@ from farm.choice import Entrant, pareto_front
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report.chart_parts import (
+    NARROW,
+    OFFSET_PIXELS,
     Chart,
     chart_of,
     interval_text,
@@ -59,10 +61,14 @@ def speedup(subject: Subject) -> Chart | None:
     shape = alt.Shape("at:N", sort=at, scale=alt.Scale(domain=at, range=shapes), legend=legend)
     tips = tooltip("name", "at", "speedup", "interval", "verdict")
     points = base.mark_point(filled=True, opacity=1, size=46).encode(x=x("speedup:Q"), shape=shape, tooltip=tips)
-    labels = base.mark_text(align="left", dx=8, fontWeight=600).encode(
-        x=x("high:Q"), text="label:N", color=alt.value(colour("ink"))
+    labels = (
+        base.transform_calculate(text=f"{NARROW} ? datum.short : datum.label")
+        .mark_text(align="left", dx=8, fontWeight=600)
+        .encode(x=x("high:Q"), text="text:N", color=alt.value(colour("ink")))
     )
-    return sized(alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels), rows=len(at))
+    chart = alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels)
+    # A mark's height of air below each method.
+    return sized(chart, len(subject.order), OFFSET_PIXELS * (len(at) + 1))
 
 
 def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
@@ -76,8 +82,9 @@ def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
     failing = {each.name for each in subject.choice.entrants if each.fails_gate}
     for row in rows:
         if row["name"] not in labelled:
-            beyond = "  fails the accuracy limit" if row["name"] in failing else ""
-            row["label"] = f"{row['speedup']:.2f}x{beyond}"
+            fails = row["name"] in failing
+            row["label"] = f"{row['speedup']:.2f}x{'  fails the accuracy limit' if fails else ''}"
+            row["short"] = f"{row['speedup']:.2f}x{' fails' if fails else ''}"
             labelled.add(row["name"])
     return rows
 
@@ -92,6 +99,7 @@ def _speedup_row(name: str, at: str, ratio: Ratio, verdict: str | None = None) -
         "interval": interval_text(ratio),
         "verdict": verdict or ratio.verdict or "",
         "label": "",
+        "short": "",
     }
 
 
@@ -154,7 +162,7 @@ def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
         .encode(x=alt.X("limit:Q", scale=scale, title=x.title), color=alt.value(colour("ink")))
     )
     label = base.mark_text(align="left", dx=6).encode(x=x, text="latency:N", color=alt.value(colour("ink")))
-    return sized(alt.layer(bars, ticks, label), rows=1)
+    return sized(alt.layer(bars, ticks, label), len(subject.order))
 
 
 def trade_off(subject: Subject) -> Chart | None:
@@ -178,7 +186,7 @@ def trade_off(subject: Subject) -> Chart | None:
     shade = alt.Color(
         "kind:N",
         scale=alt.Scale(domain=list(KINDS), range=[colour("accent"), colour("other"), colour("warn")]),
-        legend=alt.Legend(title=None, symbolType="circle"),
+        legend=alt.Legend(title=None, symbolType="circle", columns=alt.ExprRef(f"{NARROW} ? 1 : 3")),
     )
     across_values = [row[across[0][:-2]] for row in rows]
     for row, side in zip(rows, place_labels([row["name"] for row in rows], speeds, across_values), strict=True):
@@ -191,7 +199,7 @@ def trade_off(subject: Subject) -> Chart | None:
     circles = circles.encode(size=size) if sized_by else circles
     names = [
         base.transform_filter(f"datum.side === '{side}'")
-        .transform_filter("width > 520 || datum.first")
+        .transform_filter(f"!({NARROW}) || datum.first")
         .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5)
         .encode(x=x, y=y, text="name:N")
         for side, place in SIDES.items()

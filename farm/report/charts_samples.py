@@ -61,7 +61,7 @@ def rounds(subject: Subject) -> Chart | None:
     tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=26, strokeWidth=1.3)
     return sized(
         alt.layer(clean.encode(color=method_colour(legend=False)), tainted.encode(color=method_colour(legend=False))),
-        rows=1,
+        len(subject.order),
     )
 
 

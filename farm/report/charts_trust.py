@@ -53,7 +53,7 @@ def twin(subject: Subject) -> Chart | None:
     points = base.mark_point(filled=True, size=60, opacity=1, color=colour("s1")).encode(
         x=alt.X("speedup:Q", scale=scale), tooltip=tooltip("length", "interval")
     )
-    return sized(alt.layer(band, rule.encode(x=alt.datum(1)), interval, points), rows=1)
+    return sized(alt.layer(band, rule.encode(x=alt.datum(1)), interval, points), len(rows), methods=False)
 
 
 def sentinels(subject: Subject) -> Chart | None:
@@ -127,4 +127,4 @@ def start(subject: Subject) -> Chart | None:
             tooltip=tooltip("name", "what", "took"),
         )
     )
-    return sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), rows=1)
+    return sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), len(subject.order))

@@ -3,6 +3,9 @@ const config = JSON.parse(document.getElementById("config").textContent);
 const articles = [...document.querySelectorAll("article.block")];
 const blocks = new Map();
 
+// Vega's level that keeps quiet about a layer that has nothing to draw, as where no method fails.
+const ERRORS = 1;
+
 // What a block's controls say: its views once drawn, the methods shown, those in colour, and the length.
 function blockOf(article) {
   const number = article.dataset.number;
@@ -16,11 +19,12 @@ function blockOf(article) {
 async function draw(article) {
   const block = blockOf(article);
   for (const place of article.querySelectorAll("[data-plot]")) {
-    const options = { actions: false, renderer: "svg", ast: true, config, logLevel: vega.Error, tooltip: { disableDefaultStyle: true } };
-    const { view } = await vegaEmbed(place, block.plots[place.dataset.plot], options);
+    const options = { actions: false, renderer: "svg", ast: true, config, logLevel: ERRORS, tooltip: { disableDefaultStyle: true } };
+    const spec = block.plots[place.dataset.plot];
+    const { view } = await vegaEmbed(place, spec, options);
     // The figure says what the plot is; its marks, one by one, would only be noise to a screen reader.
     place.querySelector("svg")?.setAttribute("aria-hidden", "true");
-    block.views.push(view);
+    block.views.push({ view, rowPixels: spec.usermeta?.row_pixels });
     await new Promise((resolve) => setTimeout(resolve));
   }
 }
@@ -36,9 +40,10 @@ async function apply(article) {
   const block = blockOf(article);
   recolour(block);
   const length = article.querySelector("form.controls").elements.length_tokens;
-  for (const view of block.views) {
+  for (const { view, rowPixels } of block.views) {
     view.signal("shown", block.shown).signal("focus", block.colours);
     if (length) view.signal("length", Number(length.value));
+    if (rowPixels) view.height(rowPixels * Math.max(1, block.shown.length));
     await view.runAsync();
   }
   mark(article);
