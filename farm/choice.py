@@ -22,6 +22,10 @@ from farm.ratios import (
     pilot_of,
 )
 
+SAME_SIZE = 0.01
+"""Sizes that differ by less than 1 % are one size on the Pareto front: a few names more in a graph are no reason to
+prefer a method."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
@@ -101,23 +105,29 @@ def choose(rows: Sequence[Row]) -> Choice:
 def pareto_front(entrants: Iterable[Entrant]) -> tuple[str, ...]:
     """The methods of which no other is at least as good in speed, accuracy and size, and better in one of them.
 
-    By the values found, not their intervals. What is not known of every method is left out of the comparison.
+    By the values found, not their intervals; sizes count as equal within SAME_SIZE. What is not known of every method
+    is left out of the comparison.
     """
     everyone = tuple(entrants)
-    known = {each.name: _merits(each) for each in everyone}
-    compared = [place for place in range(3) if all(merits[place] is not None for merits in known.values())]
-    merits = {name: tuple(values[place] or 0.0 for place in compared) for name, values in known.items()}
+    accurate = all(each.accuracy is not None for each in everyone)
+    sized = all(each.artifact_bytes is not None for each in everyone)
+    merits = {
+        each.name: (
+            each.speedup.speedup,
+            each.accuracy or 0.0 if accurate else 0.0,
+            each.artifact_bytes or 0.0 if sized else 0.0,
+        )
+        for each in everyone
+    }
     return tuple(name for name in merits if not any(_dominates(other, merits[name]) for other in merits.values()))
 
 
-def _merits(entrant: Entrant) -> tuple[float | None, ...]:
-    """Speed, accuracy and smallness: more is better in each."""
-    size = entrant.artifact_bytes
-    return entrant.speedup.speedup, entrant.accuracy, None if size is None else -float(size)
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))
+def _dominates(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Whether speed, accuracy and size of the one are all as good as the other's, and one of them better."""
+    (speed, accuracy, size), (speed_of_other, accuracy_of_other, size_of_other) = one, other
+    as_good = speed >= speed_of_other and accuracy >= accuracy_of_other and size <= (1 + SAME_SIZE) * size_of_other
+    smaller = (1 + SAME_SIZE) * size < size_of_other
+    return as_good and (speed > speed_of_other or accuracy > accuracy_of_other or smaller)
 
 
 def _why_incomplete(cells: Mapping[int, Row], lengths: Sequence[int]) -> str | None:

@@ -153,3 +153,9 @@ def test_methods_that_are_alike_in_everything_are_both_on_the_front() -> None:
     rows = [*_priced("one", 2.0, 0.9, 70), *_priced("two", 2.0, 0.9, 70)]
     entrants = choose([*_baseline(accuracy=0.9, artifact_bytes=300 * MEGABYTE), *rows]).entrants
     assert set(pareto_front(entrants)) == {"one", "two"}
+
+
+def test_a_size_that_hardly_differs_is_no_merit() -> None:
+    rows = [*_priced("pruned", 2.2, 0.9, 1000), *_priced("plain", 2.0, 0.9, 995), *_priced("small", 2.0, 0.9, 900)]
+    entrants = choose([*_baseline(accuracy=0.9, artifact_bytes=3000 * MEGABYTE), *rows]).entrants
+    assert set(pareto_front(entrants)) == {"pruned", "small"}

@@ -154,12 +154,13 @@ def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
     most = max(row["ms"] for row in rows)
     base = chart_of(rows).encode(y=y, color=method_colour(legend=False))
     scale = alt.Scale(domain=[0, 1.15 * most], nice=False)
-    x = alt.X("ms:Q", scale=scale, title=f"ms at {subject.lengths[0]} tokens; the tick is the machine's limit")
+    title = f"ms at {subject.lengths[0]} tokens; the tick is the machine's limit"
+    x = alt.X("ms:Q", scale=scale, title=title, axis=alt.Axis(tickCount=8))
     bars = base.mark_bar(height=9, opacity=0.85).encode(x=x, tooltip=tooltip("name", "latency", "share"))
     ticks = (
         base.transform_filter("isValid(datum.limit)")
         .mark_tick(thickness=2.5, size=17)
-        .encode(x=alt.X("limit:Q", scale=scale, title=x.title), color=alt.value(colour("ink")))
+        .encode(x=alt.X("limit:Q", scale=scale, title=title), color=alt.value(colour("ink")))
     )
     label = base.mark_text(align="left", dx=6).encode(x=x, text="latency:N", color=alt.value(colour("ink")))
     return sized(alt.layer(bars, ticks, label), len(subject.order))
@@ -182,7 +183,9 @@ def trade_off(subject: Subject) -> Chart | None:
         title=f"times as fast as {subject.baseline}",
     )
     across = ("accuracy:Q", "accuracy %") if accurate else ("mb:Q", "MB on disk")
-    y = alt.Y(across[0], scale=alt.Scale(zero=False, nice=True, padding=24), title=across[1])
+    y = alt.Y(
+        across[0], scale=alt.Scale(zero=False, nice=True, padding=24), title=across[1], axis=alt.Axis(tickCount=6)
+    )
     shade = alt.Color(
         "kind:N",
         scale=alt.Scale(domain=list(KINDS), range=[colour("accent"), colour("other"), colour("warn")]),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import altair as alt
 
-from farm.report import traces
 from farm.report.chart_parts import Chart, chart_of, method_colour, names_axis, sized, tooltip
 from farm.report.subject import Subject
 
@@ -18,7 +17,7 @@ def distribution(subject: Subject) -> Chart | None:
     """For each method the share of calls that took no longer, at the chosen length."""
     rows = [
         {"name": each.name, "length": each.length, "ms": each.latency_ms, "share": each.shares}
-        for each in traces.distributions(subject.measured)
+        for each in subject.distributions
         if each.name in subject.order
     ]
     if not rows:
@@ -43,7 +42,7 @@ def rounds(subject: Subject) -> Chart | None:
     """The median of every turn at the chosen length, a row for each method; disturbed rounds are open."""
     rows = [
         {"name": each.name, "length": each.length, "ms": each.latency_ms, "tainted": each.tainted}
-        for each in traces.turns(subject.measured)
+        for each in subject.turns
         if each.role != "twin" and each.name in subject.order
     ]
     if not rows:
@@ -76,7 +75,7 @@ def drift(subject: Subject) -> Chart | None:
             "apart": each.apart_percent,
             "tainted": each.tainted,
         }
-        for each in traces.turns(subject.measured)
+        for each in subject.turns
         if each.role in ("baseline", "twin") or each.name in subject.order
     ]
     if not rows:

@@ -11,7 +11,7 @@ from farm.figures import figures_of
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report import traces
-from farm.report.chart_parts import Chart, chart_of, interval_text, names_axis, sized, tooltip
+from farm.report.chart_parts import NARROW, Chart, chart_of, interval_text, names_axis, sized, tooltip
 from farm.report.subject import Subject
 from farm.report.theme import colour
 from tasks.sentinels import STATE_CHANGE
@@ -40,9 +40,7 @@ def twin(subject: Subject) -> Chart | None:
     margin = 1 + subject.same_within
     ends = [1 / margin, margin, *(row[end] for row in rows for end in ("low", "high"))]
     scale = alt.Scale(domain=[min(ends) - 0.01, max(ends) + 0.01], nice=False)
-    title = (
-        f"speedup of {subject.baseline} over {subject.baseline}; shaded: within {100 * subject.same_within:g} % of 1"
-    )
+    title = "times as fast as itself"
     band = alt.Chart(alt.InlineData(values=[{"from": 1 / margin, "to": margin}])).mark_rect(color=colour("faint"))
     band = band.encode(x=alt.X("from:Q", scale=scale, title=title, axis=alt.Axis(tickCount=7)), x2="to:Q")
     rule = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=colour("quiet"), strokeDash=[3, 3])
@@ -58,7 +56,7 @@ def twin(subject: Subject) -> Chart | None:
 
 def sentinels(subject: Subject) -> Chart | None:
     """The sentinel's rates over time, and the rounds in which a guard saw a disturbance."""
-    every = traces.machine_rounds(subject.measured)
+    every = subject.machine
     drawn = traces.thinned(every, MOST_MACHINE_ROUNDS)
     rates = [
         {"minutes": each.minutes, "rate": rate, "apart": percent, "state": each.state or "unknown"}
@@ -79,7 +77,7 @@ def sentinels(subject: Subject) -> Chart | None:
     y = alt.Y("apart:Q", title="% from its own median", axis=alt.Axis(format="+d"))
     names = list(traces.SENTINEL_RATES)
     shades = [colour(name) for name in ("s0", "s2", "s3", "s5")]
-    legend = alt.Legend(title=None)
+    legend = alt.Legend(title=None, columns=alt.ExprRef(f"{NARROW} ? 2 : 4"))
     points = (
         alt.Chart(alt.InlineData(values=rates))
         .mark_point(filled=True, size=24, opacity=0.75)

@@ -89,8 +89,9 @@ PLOTS: Mapping[str, Plot] = {
         Plot(
             "twin",
             "The baseline against itself",
-            "A second process of the baseline ran as if it were a method. Its interval ought to hold 1; how wide it is "
-            "shows how small a difference this run could see. One in twenty misses 1 by chance; a warning stands at the top where all of them together do not look like chance.",
+            "A second process of the baseline ran as if it were a method. Its interval ought to hold 1x; how wide it "
+            "is shows how small a difference this run could see. One in twenty misses 1x by chance; where all together "
+            "do not look like chance, a warning stands at the top. Shaded: what counts as the same.",
             charts_trust.twin,
             "No A/A twin was measured.",
         ),
@@ -191,7 +192,6 @@ def _tables(plot: str, subject: Subject) -> tuple[NumberTable, ...]:
 
 def _failures(subject: Subject) -> list[Failed]:
     """Every row that is not ok, those of one reason together."""
-    tails = {(row["name"], row["length"]): row["error_tail"] for row in subject.measured if row.get("error_tail")}
     found: dict[tuple[str, str, str], list[int]] = {}
     for row in subject.rows:
         if row.get("status", "ok") != "ok":
@@ -204,7 +204,7 @@ def _failures(subject: Subject) -> list[Failed]:
             status,
             tuple(sorted(lengths)),
             reason,
-            next((tails[key] for at in lengths if (key := (name, at)) in tails), ""),
+            next((tail for at in lengths if (tail := subject.tails.get((name, at)))), ""),
         )
         for (name, status, reason), lengths in found.items()
     ]

@@ -30,6 +30,10 @@ SIDES: Mapping[str, Side] = {
     "left": Side("right", -18, 0),
     "above": Side("center", 0, -22),
     "below": Side("center", 0, 23),
+    "above-left": Side("right", 14, -22),
+    "above-right": Side("left", -14, -22),
+    "below-left": Side("right", 14, 23),
+    "below-right": Side("left", -14, 23),
 }
 
 Box = tuple[float, float, float, float]

@@ -75,7 +75,7 @@ def trade_off_table(subject: Subject, judged: Callable[[str], str]) -> NumberTab
 def distribution_table(subject: Subject) -> NumberTable:
     """Quartiles of the calls that count."""
     lines = []
-    for each in sorted(traces.distributions(subject.measured), key=lambda each: (each.length, each.latency_ms[0])):
+    for each in sorted(subject.distributions, key=lambda each: (each.length, each.latency_ms[0])):
         enough = each.samples >= LEAST_FOR_QUARTILES
         quartiles = (
             [figure_text(value) for value in quantiles(each.latency_ms, n=4, method="inclusive")]
@@ -92,7 +92,7 @@ def distribution_table(subject: Subject) -> NumberTable:
 def rounds_table(subject: Subject) -> NumberTable:
     """How far the turns of each cell were apart."""
     lines = []
-    for each in traces.turns(subject.measured):
+    for each in subject.turns:
         low, high = min(each.apart_percent), max(each.apart_percent)
         ends = [figure_text(end(each.latency_ms)) for end in (min, max)]
         disturbed = sum(each.tainted) if each.rounds == len(each.tainted) else "-"
@@ -105,7 +105,7 @@ def rounds_table(subject: Subject) -> NumberTable:
 
 def sentinel_table(subject: Subject) -> NumberTable:
     """How far each rate of the sentinel moved."""
-    every = traces.machine_rounds(subject.measured)
+    every = subject.machine
     lines = []
     for rate in traces.SENTINEL_RATES:
         moved = [each.rates_percent[rate] for each in every if rate in each.rates_percent]
@@ -120,7 +120,7 @@ def sentinel_table(subject: Subject) -> NumberTable:
 
 def disturbance_table(subject: Subject) -> NumberTable:
     """How many rounds were disturbed by what, and how many saw another state of the machine."""
-    every = traces.machine_rounds(subject.measured)
+    every = subject.machine
     reasons = Counter(reason for each in every for reason in each.disturbed_by)
     states = Counter(each.state for each in every if each.state not in (None, USUAL))
     counted = [(f"disturbed by {reason}", count) for reason, count in reasons.most_common()]

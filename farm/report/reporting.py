@@ -19,8 +19,9 @@ from farm.results import Results
 
 def report_html(results: Results) -> str:
     """The report of one run as an HTML document."""
-    rows = _speedup_rows(results)
-    table = results.speedup_table()
+    derived = speedups.current(results.store, results.run)
+    rows: list[Row] = derived.to_pylist()
+    table = results.speedup_table(derived)
     same_within = speedups.same_within(results.store, results.run)
     return to_html(
         Page(
@@ -39,8 +40,9 @@ def report_picture(results: Results, plot: str, format: str, block: int = 1, mod
     Raises RequestError where there is no such plot, block or format, or nothing to draw.
     """
     wanted = plot_named(plot)
-    groups = tables.rows_by_block(_speedup_rows(results))
-    titles = [each.title for each in results.speedup_table().blocks]
+    derived = speedups.current(results.store, results.run)
+    groups = tables.rows_by_block(derived.to_pylist())
+    titles = [each.title for each in results.speedup_table(derived).blocks]
     if not 1 <= block <= len(groups):
         listed = "; ".join(f"{number} = {title}" for number, title in enumerate(titles, 1)) or "none"
         raise RequestError(f"no block {block} in run {results.run}; there are: {listed}")
@@ -60,10 +62,6 @@ def plot_named(name: str) -> str:
     near = get_close_matches(name, PLOTS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise RequestError(f"no plot {name!r}.{hint} There are: {', '.join(PLOTS)}")
-
-
-def _speedup_rows(results: Results) -> list[Row]:
-    return list(speedups.current(results.store, results.run).to_pylist())
 
 
 def _measured(results: Results) -> Sequence[Row]:

@@ -7,19 +7,25 @@ from dataclasses import dataclass
 
 from farm.choice import Choice, choose
 from farm.ratios import Row, has_speedup
+from farm.report import traces
 from farm.report.theme import SERIES
+from farm.report.traces import Distribution, MachineRound, Turns
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One block: speedup rows, measurement rows (columns of `traces.COLUMNS`), and what to do.
+    """One block: speedup rows, what was measured behind them, and what to do.
 
     `order` has all methods that have a speedup anywhere, fastest first; `focus` those with a colour of their own, the
     one to deploy first.
     """
 
     rows: tuple[Row, ...]
-    measured: tuple[Row, ...]
+    distributions: tuple[Distribution, ...]
+    turns: tuple[Turns, ...]
+    machine: tuple[MachineRound, ...]
+    tails: Mapping[tuple[str, int], str]
+    """The end of a failed cell's own error output, by name and length."""
     choice: Choice
     baseline: str
     order: tuple[str, ...]
@@ -45,7 +51,8 @@ class Subject:
 
 
 def make_subject(rows: Sequence[Row], measured: Iterable[Row], same_within: float) -> Subject:
-    """The subject of one block's speedup rows and measurement rows."""
+    """The subject of one block's speedup rows and measurement rows (columns of `traces.COLUMNS`)."""
+    taken = tuple(measured)
     choice = choose(rows)
     timed = [row for row in rows if row.get("role") != "twin" and has_speedup(row)]
     ranked = [each.name for each in choice.entrants]
@@ -57,7 +64,10 @@ def make_subject(rows: Sequence[Row], measured: Iterable[Row], same_within: floa
     baseline = next((row["name"] for row in rows if row.get("role") == "baseline"), "the baseline")
     return Subject(
         rows=tuple(rows),
-        measured=tuple(measured),
+        distributions=tuple(traces.distributions(taken)),
+        turns=tuple(traces.turns(taken)),
+        machine=tuple(traces.machine_rounds(taken)),
+        tails={(row["name"], row["length"]): row["error_tail"] for row in taken if row.get("error_tail")},
         choice=choice,
         baseline=baseline,
         order=order,

@@ -25,6 +25,7 @@ async function draw(article) {
     // The figure says what the plot is; its marks, one by one, would only be noise to a screen reader.
     place.querySelector("svg")?.setAttribute("aria-hidden", "true");
     block.views.push({ view, rowPixels: spec.usermeta?.row_pixels });
+    performance.mark(block.views.length === 1 ? "first plot" : "plot");
     await new Promise((resolve) => setTimeout(resolve));
   }
 }
@@ -101,6 +102,7 @@ async function show(number) {
   mark(article);
   block.drawn ??= draw(article);
   await block.drawn;
+  performance.mark("all plots");
   article.dataset.drawn = "true";
 }
 
