@@ -49,8 +49,9 @@ def look(driver: Any, width: int = 1280, height: int = 900, dark: bool = False, 
     """Give the page a width in CSS pixels, a colour scheme, and a medium (`print`, or the screen)."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme, "media": media})
+    wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wishes.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features, "media": media})
 
 
 def drawn(driver: Any) -> None:
