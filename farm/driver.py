@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from farm import slots, speedups
 from farm.bench import lay_out
@@ -14,6 +13,7 @@ from farm.cluster import RayCluster
 from farm.crew import Crew
 from farm.errors import FarmError, RequestError
 from farm.events import Listener, Notice, RunBegan, Silent, StepReporter
+from farm.folders import Place
 from farm.hardware import takes_every_class
 from farm.ledger import StoreLedger
 from farm.logbook import Logbook, logged
@@ -35,13 +35,13 @@ class Outcome:
     """How a run ended: where its results are, and how many cells failed or are invalid."""
 
     run: str
-    root: Path
+    root: Place
     failed_cells: int
 
 
 def run_suite(
     suite: Suite,
-    results: str | Path = "results",
+    results: str | Place = "results",
     address: str | None = None,
     *,
     fresh: bool = False,
@@ -68,7 +68,7 @@ def run_suite(
         resolve_devices(suite, list(cluster.machines.values()))
         plan = make_plan(suite, model, found, cluster.machines)
         opened = open_run(store, plan, describe_environment(), command, fresh)
-        with logged(store.root, opened.record.run, listener) as book:
+        with logged(store, opened.record.run, listener) as book:
             bench.listener = book
             _tell(plan, opened, book)
             set_damaged_aside(store, opened.record.run, book)

@@ -2,7 +2,8 @@
 
     <results>/logs/<run>/<start>-<host>-<process>.jsonl       one file for each time the run was begun or continued
 
-A file is locked as long as its farm lives: so others see that somebody is measuring the same run.
+A file is locked as long as its farm lives: so others see that somebody is measuring the same run. Where results go to
+a bucket, which knows no locks, a log is written on the driver's machine and brought there when the farm ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from farm.errors import ResultsError
 from farm.events import (
     AttemptFailed,
     CellFailed,
@@ -30,18 +32,22 @@ from farm.events import (
     ReplicaDone,
     RunBegan,
 )
+from farm.store import Store
 
 
 @contextmanager
-def logged(root: Any, run: str, listener: Listener) -> Iterator[Logbook]:
-    """Write down what the listener is told from now on. Results that lie elsewhere than on this machine's file systems
-    are logged in the folder for temporary files."""
-    folder = root if isinstance(root, Path) else Path(tempfile.gettempdir()) / "inference-farm-logs"
-    book = Logbook(folder / "logs" / run, listener)
+def logged(store: Store, run: str, listener: Listener) -> Iterator[Logbook]:
+    """Write down what the listener is told from now on."""
+    local = isinstance(store.root, Path)
+    root = store.root if isinstance(store.root, Path) else Path(tempfile.gettempdir()) / "inference-farm-logs"
+    book = Logbook(root / "logs" / run, listener)
     try:
         yield book
     finally:
         book.close()
+        if not local:
+            with suppress(ResultsError):  # the results are there, which is what counts; the log stays where it is
+                store.write_log(run, book.path.name, book.path.read_bytes())
 
 
 class Logbook:

@@ -70,6 +70,7 @@ def connected(address: str | None) -> Iterator[None]:
     # Read by Ray at start: what it would print or report about itself does not belong on a benchmark's screen.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with ExitStack() as ends:
         try:
@@ -87,7 +88,10 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise RequestError(f"--address {address or 'local'}: no Ray cluster answers there: {reason}") from error
+            token = " (one that asks for a token answers with RAY_AUTH_MODE=token and its own in RAY_AUTH_TOKEN)"
+            raise RequestError(
+                f"--address {address or 'local'}: no Ray cluster answers there: {reason}{token if address else ''}"
+            ) from error
         ends.callback(ray.shutdown)
         yield
 

@@ -84,9 +84,9 @@ def current(store: Store, run: str) -> pa.Table:
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
-def read_for_speedups(store: Store, run: str) -> pa.Table:
-    """The measurements published so far, with those columns alone that speedups are derived from."""
-    return store.read_measurements(run, columns=_COLUMNS)
+def read_for_speedups(store: Store, run: str, cohort: str | None = None) -> pa.Table:
+    """The measurements published so far, of one cohort or of all, with the columns that speedups are derived from."""
+    return store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
 
 
 def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -132,7 +132,7 @@ def _derive(store: Store, run: str) -> pa.Table:
 
 
 def _origin(store: Store, run: str) -> bytes:
-    parts = [path.name for path in store.published(run).values()]
+    parts = {path.name for path in store.published(run).values()}
     origin = {"version": DERIVATION_VERSION, "same_within": same_within(store, run), "parts": sorted(parts)}
     return json.dumps(origin, sort_keys=True).encode()
 

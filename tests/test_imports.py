@@ -39,6 +39,8 @@ PURE = (
     "costs",
     "figures",
     "roofline",
+    "direct",
+    "choice",
 )
 IMPURE = {
     "ray",

@@ -13,6 +13,7 @@ from simulated_cluster import Told
 from farm.events import AttemptFailed, CellFailed, NodeJoined, NodeLost, Notice, ReplicaBegan, ReplicaDone, Step
 from farm.logbook import Logbook, logged
 from farm.records import Failure
+from farm.store import Store
 
 COHORT = plan_of().cohorts[0]
 LOST = Failure("failed", "the process died", "last words")
@@ -33,7 +34,7 @@ def test_what_happened_is_written_down_and_passed_on(tmp_path: Path) -> None:
         ReplicaDone(COHORT, 0, 1, 1, 2, ()),
         Notice("beware"),
     ]
-    with logged(tmp_path, "run", told) as book:
+    with logged(Store(tmp_path), "run", told) as book:
         for event in events:
             book.on(event)
     assert told.events == events
@@ -48,7 +49,7 @@ def test_what_happened_is_written_down_and_passed_on(tmp_path: Path) -> None:
 
 
 def test_progress_is_not_written_down(tmp_path: Path) -> None:
-    with logged(tmp_path, "run", Told()) as book:
+    with logged(Store(tmp_path), "run", Told()) as book:
         book.on(Step("load", 1, 2))
     assert [line["event"] for line in _lines(tmp_path / "logs" / "run")] == ["farm-ended"]
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 PIPE_WIDTH = 160
 
+COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
+"""Further commands: each of these adds its own to `app` when it is imported."""
+
 app = typer.Typer(
     name="farm",
     help="Which way of running a transformer encoder is fastest here, by how much, and at what price?",
@@ -33,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ResultsArgument = Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Results folder.")]
+ResultsArgument = Annotated[str, typer.Argument(metavar="[RESULTS]", help="Results: a folder, or s3://, gs://.")]
 SuiteArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A YAML file or a built-in suite; the founding experiment if left out."),
@@ -46,6 +50,7 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda or
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the suite, as in YAML.")
 ]
+ResultsOption = Annotated[str, typer.Option("--results", help="Where results go: a folder, or s3://, gs://.")]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; without it, a private one on this machine.")
 ]
@@ -89,7 +94,7 @@ def run(
     device: DeviceOption = None,
     effort: EffortOption = None,
     settings: SetOption = None,
-    results: Annotated[Path, typer.Option("--results", help="Where results go.")] = Path("results"),
+    results: ResultsOption = "results",
     address: AddressOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore unfinished runs of the same request.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the table at the end.")] = False,
@@ -142,7 +147,7 @@ def plan(
 
 @app.command()
 def table(
-    results: ResultsArgument = Path("results"),
+    results: ResultsArgument = "results",
     run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
     format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.text,
 ) -> int:
@@ -159,7 +164,7 @@ def table(
 @app.command()
 def query(
     sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
-    results: ResultsArgument = Path("results"),
+    results: ResultsArgument = "results",
     format: Annotated[QueryFormat, typer.Option("--format", "-f")] = QueryFormat.table,
     schema: Annotated[bool, typer.Option("--schema", help="List views and columns with their units.")] = False,
 ) -> int:
@@ -250,6 +255,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def run_app(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors that are the user's to mend are one line, without a traceback."""
+    for module in COMMAND_MODULES:
+        import_module(module)
     try:
         code = app(arguments, standalone_mode=False)
     except (RequestError, ResultsError) as error:
