@@ -9,7 +9,7 @@ from typing import Literal
 from farm import caveats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
-from farm.numerals import change_text, figure_text, milliseconds_text
+from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text
 from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
@@ -65,10 +65,10 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
 
 def times_text(ratio: Ratio, other: str = "") -> str:
     """A speedup in a sentence: `1.21 times as fast as pytorch (95 % interval 1.17 to 1.25)`."""
-    found = f"{_times(ratio.speedup)} times as fast{f' as {other}' if other else ''}"
+    found = f"{factor_text(ratio.speedup)} times as fast{f' as {other}' if other else ''}"
     if ratio.low is None or ratio.high is None:
         return found
-    return f"{found} (95 % interval {_times(ratio.low)} to {_times(ratio.high)})"
+    return f"{found} (95 % interval {end_text(ratio.low)} to {end_text(ratio.high)})"
 
 
 def lengths_text(lengths: Sequence[int]) -> str:
@@ -229,7 +229,3 @@ def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
