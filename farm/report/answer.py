@@ -131,10 +131,10 @@ def _size(winner: Entrant, baseline: Entrant | None) -> Iterator[Fact]:
     if winner.artifact_bytes is None:
         return
     other = None if winner.is_baseline or baseline is None else baseline
-    detail = f"on disk{_instead(other and other.artifact_bytes)}"
+    detail = f"on disk{_instead(other.artifact_bytes if other else None)}"
     if winner.peak_rss_bytes is not None:
         memory = f"{winner.peak_rss_bytes / 1e6:.0f} MB of memory at most"
-        detail += f"; {memory}{_instead(other and other.peak_rss_bytes)}"
+        detail += f"; {memory}{_instead(other.peak_rss_bytes if other else None)}"
     yield Fact("Size", f"{winner.artifact_bytes / 1e6:.0f} MB", detail)
 
 

@@ -16,7 +16,7 @@ from farm.ratios import Ratio
 from farm.report.subject import Subject
 from farm.report.theme import SERIES, colour
 
-Chart = alt.LayerChart | alt.Chart
+Chart = alt.LayerChart | alt.Chart | alt.FacetChart
 
 ROW_PIXELS = 22
 """Height of a method's row where it has one mark."""

@@ -214,7 +214,7 @@ def trade_off_rows(subject: Subject) -> list[dict[str, Any]]:
     """A row for each method that is measured at every length, with the side its name has room on."""
     entrants = subject.choice.entrants
     front = pareto_front(entrants)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": each.name,
             "speedup": each.speedup.speedup,
