@@ -39,6 +39,17 @@ PURE = (
     "roofline",
     "direct",
     "choice",
+    "report.answer",
+    "report.chart_parts",
+    "report.charts_found",
+    "report.charts_samples",
+    "report.charts_trust",
+    "report.content",
+    "report.labels",
+    "report.numbers",
+    "report.subject",
+    "report.theme",
+    "report.traces",
 )
 IMPURE = {
     "ray",
