@@ -52,7 +52,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.slots", "farm.submit", "farm.metrics"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",

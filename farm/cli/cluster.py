@@ -163,11 +163,11 @@ class _Watched:
         """Take one line of the log."""
         from farm.job_log import from_line
 
-        event = from_line(line)
-        if event is None:
+        told = from_line(line)
+        if told is None:
             self.last = [*self.last, line][-LAST_LINES:]
         else:
-            self._event(event)
+            self._event(told.event)
 
     def _event(self, event: JobEvent) -> None:
         from farm.events import RunBegan
