@@ -53,7 +53,7 @@ class Failed(BaseModel):
 
 
 class Progress(BaseModel):
-    """How a run stands. Times are Unix seconds; `done` of `total` cohort replicas, `began_with` of them from earlier."""
+    """How a run stands, times in Unix seconds: `done` of `total` cohort replicas, `began_with` of them from earlier."""
 
     run: str = ""
     began_unix_s: float = 0.0
