@@ -68,12 +68,20 @@ def twin_lines(rows: Sequence[Row], run: Sequence[Row], same_within: float) -> I
     ends = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.low is not None else ""
     each = _listed(f"{row['speedup']:.3f}x" for row in measured)
     by_length = f", by length {each}" if len(measured) > 1 else ""
-    off = [row["length"] for row in _twins_apart(run) if any(row is twin for twin in measured)]
+    off = [row["length"] for row in twins_apart(run) if any(row is twin for twin in measured)]
     yield f"A/A twin, the baseline run twice: {mean.speedup:.3f}x{ends}{by_length}. " + (
         f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
         if off
         else "Equal within the noise, as it should be."
     )
+
+
+def twins_apart(run: Sequence[Row]) -> list[Row]:
+    """The twins that differ from their baseline even when all of the run are judged together."""
+    judged = [row for row in run if row.get("role") == "twin" and has_speedup(row) and row.get("log_ratios")]
+    adjusted = holm([stats.estimate(log_ratios_of(row), pilot=pilot_of([row])).p_value for row in judged])
+    apart = [row for row, p_value in zip(judged, adjusted, strict=True) if p_value < FALSE_CLAIMS]
+    return sorted(apart, key=lambda row: row["length"])
 
 
 def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
@@ -99,8 +107,7 @@ def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Rounds that were left out, why, what to change, and the speedups that leaving them out has moved."""
     cohorts = _of_cohorts(rows, _rounds)
     tainted = sum(map(_tainted, cohorts))
-    too = sorted({row["length"] for row in cohorts if _tainted(row) > TOO_DISTURBED * _rounds(row)})
-    if too:
+    if too := too_disturbed(rows):
         yield (
             f"This machine was too disturbed at length {_listed(too)}, in over half of the rounds: do not build on "
             "those numbers; measure again when the cause is gone."
@@ -116,6 +123,12 @@ def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
     if moved:
         texts = [_moved_text(row) for row in sorted(moved, key=_moved, reverse=True)]
         yield f"With disturbed rounds: {_first_few(texts, 'cell')}."
+
+
+def too_disturbed(rows: Sequence[Row]) -> list[int]:
+    """The lengths at which over half of the rounds were disturbed."""
+    cohorts = _of_cohorts(rows, _rounds)
+    return sorted({row["length"] for row in cohorts if _tainted(row) > TOO_DISTURBED * _rounds(row)})
 
 
 def state_lines(rows: Sequence[Row]) -> Iterator[str]:
@@ -159,14 +172,6 @@ def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
     for remark, where in remarks.items():
         often = ", in one replica or more" if remark in in_some else ""
         yield f"{remark[:1].upper()}{remark[1:]}{often}: {_cells(where)}."
-
-
-def _twins_apart(run: Sequence[Row]) -> list[Row]:
-    """The twins that differ from their baseline even when all of the run are judged together."""
-    judged = [row for row in run if row.get("role") == "twin" and has_speedup(row) and row.get("log_ratios")]
-    adjusted = holm([stats.estimate(log_ratios_of(row), pilot=pilot_of([row])).p_value for row in judged])
-    apart = [row for row, p_value in zip(judged, adjusted, strict=True) if p_value < FALSE_CLAIMS]
-    return sorted(apart, key=lambda row: row["length"])
 
 
 def _of_cohorts(rows: Iterable[Row], rounds: Callable[[Row], int]) -> list[Row]:

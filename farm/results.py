@@ -60,12 +60,12 @@ class Results:
         """One SELECT over the views of `farm.query.VIEWS`, all runs of the folder; RequestError where it is wrong."""
         return query.query(self.store, select).to_pandas()
 
-    def speedup_table(self) -> SpeedupTable:
-        """The speedup table as data, for `farm.rendering`."""
+    def speedup_table(self, rows: pa.Table | None = None) -> SpeedupTable:
+        """The speedup table as data, for `farm.rendering`; of the run's speedups as they are, or of these rows."""
         record = self.record
         suite = record.suite if record else {}
         return speedup_table(
-            self._speedups(),
+            self._speedups() if rows is None else rows,
             methods=_method_names(suite),
             same_within=speedups.same_within(self.store, self.run),
             effort=suite.get("effort"),

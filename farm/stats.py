@@ -132,8 +132,10 @@ def geometric_mean_estimate(
     log_ratios_per_cell: Sequence[Sequence[FloatArray]],
     between_process_sd: float = BETWEEN_PROCESS_SD,
     pilot: int = PILOT_REPLICAS,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """The geometric mean speedup over several cells of one method (its lengths) and its 95 % interval.
+    """The geometric mean speedup over several cells of one method (its lengths) and its interval, of 95 % unless
+    another `confidence` is asked for.
 
     `log_ratios_per_cell` holds for each cell what `estimate` takes. Replicas are taken jointly, those of one number
     together, so that whatever the cells of one moment share stays in the interval; each cell keeps all its replicas,
@@ -149,7 +151,7 @@ def geometric_mean_estimate(
     if not cells or not all(cells):
         raise ValueError("a geometric mean needs at least one paired round in every cell")
     rounds = sum(len(replica) for replicas in cells for replica in replicas)
-    return _as_estimate(_log_mean(cells, between_process_sd, pilot), min(map(len, cells)), rounds)
+    return _as_estimate(_log_mean(cells, between_process_sd, pilot), min(map(len, cells)), rounds, confidence)
 
 
 def verdict(interval: Interval, same_margin: float) -> Verdict:

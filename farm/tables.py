@@ -114,16 +114,24 @@ def speedup_table(
     methods to compare directly. Rows with a speedup but without `log_ratios` get means without an interval.
     """
     rows = speedups.to_pylist() if isinstance(speedups, pa.Table) else list(speedups)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        key = tuple(row.get(name) for name in ("hardware_class", "device", "batch_size", "threads", "inputs"))
-        groups.setdefault(key, []).append(row)
-    # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
-    ordered = sorted(groups.items(), key=lambda item: [str(part).zfill(9) for part in item[0]])
     run = _Run(tuple(rows), methods, same_within, effort, compare)
-    blocks = tuple(_block(group, run) for _, group in ordered)
+    blocks = tuple(_block(group, run) for group in rows_by_block(rows))
     footer = tuple(captions.table_lines(rows, same_within, effort, command, order))
     return SpeedupTable(_title(rows), blocks, footer)
+
+
+def block_of(row: Row) -> tuple[Any, ...]:
+    """What tells the block of a row, measured or derived, from others."""
+    return tuple(row.get(name) for name in ("hardware_class", "device", "batch_size", "threads", "inputs"))
+
+
+def rows_by_block(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each block, in the order of the table's blocks."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(block_of(row), []).append(row)
+    # Numbers are padded, so that batch size 8 comes before 16 although a missing value forces text.
+    return [groups[key] for key in sorted(groups, key=lambda key: [str(part).zfill(9) for part in key])]
 
 
 def _title(rows: Sequence[Row]) -> str:

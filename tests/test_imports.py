@@ -37,6 +37,8 @@ PURE = (
     "costs",
     "figures",
     "roofline",
+    "direct",
+    "choice",
 )
 IMPURE = {
     "ray",

@@ -26,7 +26,7 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 PIPE_WIDTH = 160
 
-COMMAND_MODULES = ("farm.cli.cluster",)
+COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
 """Further commands: each of these adds its own to `app` when it is imported."""
 
 app = typer.Typer(

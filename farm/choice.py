@@ -1,0 +1,214 @@
+"""Which method to deploy: the fastest that keeps the suite's accuracy limit, what cannot be told from it, and the
+Pareto front of speed, accuracy and size. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from farm import stats
+from farm.direct import paired_row
+from farm.ratios import (
+    FALSE_CLAIMS,
+    AccuracyChange,
+    Ratio,
+    Row,
+    accuracy_change,
+    accuracy_row,
+    geometric_mean_ratio,
+    has_speedup,
+    is_candidate,
+    log_ratios_of,
+    pilot_of,
+)
+
+SAME_SIZE = 0.01
+"""Sizes that differ by less than 1 % are one size on the Pareto front: a few names more in a graph are no reason to
+prefer a method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A method that has a speedup at every length of its block, and its price; None is what nobody measured.
+
+    `speedup` is the geometric mean over the lengths, `rows` one row of SPEEDUP_SCHEMA for each of them.
+    """
+
+    name: str
+    is_baseline: bool
+    speedup: Ratio
+    accuracy: float | None
+    accuracy_change: AccuracyChange | None
+    artifact_bytes: int | None
+    peak_rss_bytes: int | None
+    rows: tuple[Row, ...]
+
+    @property
+    def fails_gate(self) -> bool:
+        """Whether it loses more accuracy than the suite allows."""
+        return any(row.get("gate") == "fail" for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to deploy in one block (one hardware class, device, batch size, number of threads and kind of inputs).
+
+    `entrants` are fastest first. `leads` says by how much the fastest that may be deployed is faster than each other
+    one that may; those intervals hold jointly. `left_out` says why a method may not be deployed.
+    """
+
+    lengths: tuple[int, ...]
+    entrants: tuple[Entrant, ...]
+    leader: Entrant | None
+    leads: Mapping[str, Ratio]
+    left_out: Mapping[str, str]
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """Methods that may be as fast as the leader: together they hold the truly fastest in 95 of 100 runs."""
+        return tuple(name for name, lead in self.leads.items() if lead.low is None or lead.low <= 1)
+
+    @property
+    def winner(self) -> Entrant | None:
+        """What to deploy: the fastest, or the baseline where none is shown to be faster; None without any speedup."""
+        baseline = next((each for each in self.entrants if each.is_baseline), None)
+        return baseline if baseline and baseline.name in self.ties else self.leader
+
+    @property
+    def runner_up(self) -> str | None:
+        """The next after the fastest that may be deployed."""
+        return next(iter(self.leads), None)
+
+
+def choose(rows: Sequence[Row]) -> Choice:
+    """The choice for one block of speedup rows: all lengths count alike.
+
+    A method may be deployed if it has a speedup at every length that the baseline was measured at, and passes the
+    accuracy limit wherever there is one.
+    """
+    methods: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if row.get("role") != "twin":
+            methods.setdefault(row["name"], {}).setdefault(row["length"], row)
+    baseline = next((cells for cells in methods.values() if not is_candidate(next(iter(cells.values())))), {})
+    lengths = tuple(sorted(length for length, row in baseline.items() if has_speedup(row)))
+    left_out = {name: why for name, cells in methods.items() if (why := _why_incomplete(cells, lengths))}
+    found = [_entrant(name, [methods[name][length] for length in lengths]) for name in methods if name not in left_out]
+    entrants = tuple(sorted(found, key=lambda each: -each.speedup.speedup))
+    left_out |= {each.name: _gate_text(each) for each in entrants if each.fails_gate}
+    deployable = [each for each in entrants if not each.fails_gate]
+    leader = deployable[0] if deployable else None
+    leads = {each.name: _lead(deployable[0], each, len(deployable) - 1) for each in deployable[1:]}
+    return Choice(lengths, entrants, leader, leads, left_out)
+
+
+def pareto_front(entrants: Iterable[Entrant]) -> tuple[str, ...]:
+    """The methods of which no other is at least as good in speed, accuracy and size, and better in one of them.
+
+    By the values found, not their intervals; sizes count as equal within SAME_SIZE. What is not known of every method
+    is left out of the comparison.
+    """
+    everyone = tuple(entrants)
+    accurate = all(each.accuracy is not None for each in everyone)
+    sized = all(each.artifact_bytes is not None for each in everyone)
+    merits = {
+        each.name: (
+            each.speedup.speedup,
+            each.accuracy or 0.0 if accurate else 0.0,
+            each.artifact_bytes or 0.0 if sized else 0.0,
+        )
+        for each in everyone
+    }
+    return tuple(name for name in merits if not any(_dominates(other, merits[name]) for other in merits.values()))
+
+
+def _dominates(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Whether speed, accuracy and size of the one are all as good as the other's, and one of them better."""
+    (speed, accuracy, size), (speed_of_other, accuracy_of_other, size_of_other) = one, other
+    as_good = speed >= speed_of_other and accuracy >= accuracy_of_other and size <= (1 + SAME_SIZE) * size_of_other
+    smaller = (1 + SAME_SIZE) * size < size_of_other
+    return as_good and (speed > speed_of_other or accuracy > accuracy_of_other or smaller)
+
+
+def _why_incomplete(cells: Mapping[int, Row], lengths: Sequence[int]) -> str | None:
+    missing = [length for length in lengths if length not in cells or not has_speedup(cells[length])]
+    if not lengths:
+        return "the baseline has no result to compare with"
+    if not missing:
+        return None
+    row = cells.get(missing[0], {})
+    at = f"no speedup at length {', '.join(map(str, missing))}"
+    reason = "; ".join(row.get("reasons") or ())
+    status = row.get("status", "not measured") if row else "not measured"
+    return f"{at}: {'not paired with the baseline' if status == 'ok' else status}{f' ({reason})' if reason else ''}"
+
+
+def _entrant(name: str, rows: Sequence[Row]) -> Entrant:
+    judged = accuracy_row(rows)
+    is_baseline = not is_candidate(rows[0])
+    # What a method takes is what its dearest length takes.
+    largest = {
+        column: max((row[column] for row in rows if row.get(column) is not None), default=None)
+        for column in ("artifact_bytes", "peak_rss_bytes")
+    }
+    return Entrant(
+        name=name,
+        is_baseline=is_baseline,
+        speedup=Ratio(1.0) if is_baseline else geometric_mean_ratio(rows, same_within=0.0),
+        accuracy=judged["accuracy"] if judged else None,
+        accuracy_change=accuracy_change(judged) if judged else None,
+        artifact_bytes=largest["artifact_bytes"],
+        peak_rss_bytes=largest["peak_rss_bytes"],
+        rows=tuple(rows),
+    )
+
+
+def _gate_text(entrant: Entrant) -> str:
+    row = accuracy_row(entrant.rows) or {}
+    drop, limit = row.get("accuracy_drop_points"), row.get("max_drop_points")
+    if drop is None or limit is None:
+        return "fails the accuracy limit"
+    return f"loses {drop:.2f} points of accuracy, more than the limit of {limit:g}"
+
+
+def _lead(leader: Entrant, other: Entrant, comparisons: int) -> Ratio:
+    """How much faster the leader is than another, over all lengths.
+
+    The leader was picked for being fastest, so a plain interval would call it faster too often. Each of the
+    `comparisons` gets its share of the chance of a false claim (Bonferroni): then the fastest method of all is left
+    behind by chance in at most 5 of 100 runs, whichever leads (after Hsu's multiple comparisons with the best).
+    """
+    confidence = 1 - FALSE_CLAIMS / comparisons
+    pairs = [_paired(mine, theirs) for mine, theirs in zip(leader.rows, other.rows, strict=True)]
+    paired = [pair for pair in pairs if pair is not None]
+    if len(paired) == len(pairs):
+        return _mean(paired, confidence)
+    return _unpaired(_mean(leader.rows, confidence), _mean(other.rows, confidence))
+
+
+def _mean(rows: Sequence[Row], confidence: float) -> Ratio:
+    if not all(row.get("log_ratios") for row in rows):
+        return Ratio(stats.geometric_mean([row["speedup"] for row in rows]))
+    ratios = [log_ratios_of(row) for row in rows]
+    found = stats.geometric_mean_estimate(ratios, pilot=pilot_of(rows), confidence=confidence)
+    return Ratio(found.speedup, found.low, found.high, found.kind)
+
+
+def _paired(leader: Row, other: Row) -> Row | None:
+    """A row whose log ratios are the leader's over the other's; None where they did not share their rounds."""
+    if not is_candidate(other):
+        return leader
+    if not other.get("log_ratios"):
+        return None
+    if not is_candidate(leader):
+        return {**other, "log_ratios": [list(-replica) for replica in log_ratios_of(other)]}
+    same = leader.get("cohort") == other.get("cohort") and bool(leader.get("log_ratios"))
+    return (paired := paired_row(other, leader)) and {**other, **paired} if same else None
+
+
+def _unpaired(leader: Ratio, other: Ratio) -> Ratio:
+    """From each one's ratio to its own baseline: the furthest apart that both intervals allow, so never too narrow."""
+    speedup = leader.speedup / other.speedup
+    if leader.low is None or leader.high is None or other.low is None or other.high is None:
+        return Ratio(speedup)
+    return Ratio(speedup, leader.low / other.high, leader.high / other.low)

@@ -1,0 +1,62 @@
+"""`farm report`: one page of a run, or one of its plots as a picture."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.commands import DONE, ResultsArgument, app
+from farm.errors import RequestError, ResultsError
+
+
+class Theme(StrEnum):
+    """What a picture stands on."""
+
+    light = "light"
+    dark = "dark"
+
+
+@app.command()
+def report(
+    results: ResultsArgument = "results",
+    run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write: report.html, or PLOT.png (or .svg) of a plot."),
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="One plot as a picture instead of the page: speedup, latency, ...")
+    ] = None,
+    block: Annotated[int, typer.Option("--block", help="Of a run under several conditions, the plot's block.")] = 1,
+    theme: Annotated[Theme, typer.Option("--theme", help="Of a picture; the page follows its reader.")] = Theme.light,
+) -> int:
+    """Write a run's report: one HTML file that needs no network, or a plot of it as PNG or SVG."""
+    from farm.report.reporting import plot_named, report_html, report_picture
+    from farm.results import Results
+
+    if plot is None:
+        path = _checked(output or Path("report.html"), "html")
+        content = report_html(Results(results, run)).encode()
+    else:
+        path = _checked(output or Path(f"{plot_named(plot)}.png"), "png", "svg")
+        format = path.suffix.lower().removeprefix(".")
+        content = report_picture(Results(results, run), plot, format, block, theme.value)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror or error}; name another file with -o") from error
+    sys.stdout.write(f"{path}\n")
+    return DONE
+
+
+def _checked(path: Path, *endings: str) -> Path:
+    """The path, if it ends as what is written to it should. Raises RequestError otherwise."""
+    if path.suffix.lower().removeprefix(".") in endings:
+        return path
+    listed = " or ".join(f".{ending}" for ending in endings)
+    hint = "; pictures are made with --plot" if endings == ("html",) else ""
+    raise RequestError(f"-o {path}: the file's name must end in {listed}{hint}")

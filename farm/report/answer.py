@@ -1,0 +1,235 @@
+"""The answer in words: what to deploy, by how much, at what price, and how sure that is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from farm import caveats
+from farm.choice import Choice, Entrant
+from farm.figures import figures_of
+from farm.numerals import change_text, figure_text, milliseconds_text
+from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
+
+Sureness = Literal["solid", "open", "rough", "doubtful"]
+"""How far to trust an answer: to the last percent; to choose by; as a first look; not at all."""
+
+MOST_NAMED = 3
+"""Of methods that are tied, or faster and not to be deployed, so many are named in the answer; the table has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing to know about the answer: what it is about, the figure to remember, and what stands behind it."""
+
+    term: str
+    figure: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one block says. `verb` and `name` are what to do, `sentence` by how much, with the interval."""
+
+    verb: str
+    name: str
+    sentence: str
+    facts: tuple[Fact, ...]
+    sureness: Sureness
+    doubts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: str) -> Answer:
+    """The answer for one block: its speedup rows, those of the whole `run` (for its twins), and the choice of them."""
+    winner = choice.winner
+    if winner is None:
+        why = "; ".join(dict.fromkeys(filter(None, map(caveats.failure_text, rows)))) or "nothing was measured yet"
+        return Answer("No answer:", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ())
+    doubts = tuple(_doubts(rows, run))
+    rough = tuple(_roughness(winner, choice))
+    sureness: Sureness = (
+        "doubtful" if doubts else "rough" if _one_replica(winner, choice) else "open" if rough else "solid"
+    )
+    return Answer(
+        verb="Stay with" if winner.is_baseline else "Deploy",
+        name=winner.name,
+        sentence=_sentence(winner, choice, baseline),
+        facts=tuple(_facts(winner, choice, rows)),
+        sureness=sureness,
+        doubts=(*doubts, *rough),
+        notes=tuple(_notes(winner, choice)),
+    )
+
+
+def times_text(ratio: Ratio, other: str = "") -> str:
+    """A speedup in a sentence: `1.21 times as fast as pytorch (95 % interval 1.17 to 1.25)`."""
+    found = f"{_times(ratio.speedup)} times as fast{f' as {other}' if other else ''}"
+    if ratio.low is None or ratio.high is None:
+        return found
+    return f"{found} (95 % interval {_times(ratio.low)} to {_times(ratio.high)})"
+
+
+def lengths_text(lengths: Sequence[int]) -> str:
+    """`at 64 tokens` or `over 64, 128 and 256 tokens`."""
+    if len(lengths) == 1:
+        return f"at {lengths[0]} tokens"
+    return f"over {', '.join(map(str, lengths[:-1]))} and {lengths[-1]} tokens"
+
+
+def _sentence(winner: Entrant, choice: Choice, baseline: str) -> str:
+    over = lengths_text(choice.lengths)
+    if not winner.is_baseline:
+        mean = " (geometric mean)" if len(choice.lengths) > 1 else ""
+        return f"It is {times_text(winner.speedup, baseline)}, {over}{mean}."
+    if len(choice.entrants) < 2:
+        return f"Nothing else was measured {over}."
+    return f"No other method that may be deployed is shown to be faster {over}."
+
+
+def _facts(winner: Entrant, choice: Choice, rows: Sequence[Row]) -> Iterator[Fact]:
+    baseline = next((each for each in choice.entrants if each.is_baseline), None)
+    yield _latency(winner, baseline)
+    yield from _accuracy(winner)
+    yield from _size(winner, baseline)
+    yield from _start(winner)
+    yield from _runner_up(winner, choice)
+    yield from _twin(rows)
+
+
+def _latency(winner: Entrant, baseline: Entrant | None) -> Fact:
+    first, last = winner.rows[0], winner.rows[-1]
+    figure = milliseconds_text(first["latency_p50_ns"] / 1e6)
+    instead = ""
+    if baseline is not None and not winner.is_baseline:
+        instead = f" instead of {milliseconds_text(baseline.rows[0]['latency_p50_ns'] / 1e6)}"
+    detail = f"median at {first['length']} tokens{instead}"
+    if last is not first:
+        detail += f"; {milliseconds_text(last['latency_p50_ns'] / 1e6)} at {last['length']}"
+        if baseline is not None and not winner.is_baseline:
+            detail += f" instead of {milliseconds_text(baseline.rows[-1]['latency_p50_ns'] / 1e6)}"
+    return Fact("Latency", figure, detail)
+
+
+def _accuracy(winner: Entrant) -> Iterator[Fact]:
+    if winner.accuracy is None:
+        return
+    row = next((row for row in winner.rows if row.get("accuracy") is not None), winner.rows[0])
+    texts = f"{row['accuracy_n']:,} held-out texts".replace(",", " ") if row.get("accuracy_n") else "held-out texts"
+    figure, change = f"{100 * winner.accuracy:.2f} %", winner.accuracy_change
+    if winner.is_baseline:
+        detail = f"right on {texts}"
+    elif change is None:
+        detail = f"right on the same of {texts} as the baseline"
+    else:
+        detail = f"{change_text(change)} points against the baseline, on {texts}"
+    yield Fact("Accuracy", figure, detail)
+
+
+def _size(winner: Entrant, baseline: Entrant | None) -> Iterator[Fact]:
+    if winner.artifact_bytes is None:
+        return
+    other = None if winner.is_baseline or baseline is None else baseline
+    detail = f"on disk{_instead(other and other.artifact_bytes)}"
+    if winner.peak_rss_bytes is not None:
+        memory = f"{winner.peak_rss_bytes / 1e6:.0f} MB of memory at most"
+        detail += f"; {memory}{_instead(other and other.peak_rss_bytes)}"
+    yield Fact("Size", f"{winner.artifact_bytes / 1e6:.0f} MB", detail)
+
+
+def _instead(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f" instead of {size_bytes / 1e6:.0f} MB"
+
+
+def _start(winner: Entrant) -> Iterator[Fact]:
+    figures = figures_of(winner.rows)
+    if "load_s" not in figures:
+        return
+    prepared = (
+        f"prepared once in {figure_text(figures['prepare_s'][1])} s" if figures.get("prepare_s", (0, 0))[1] else ""
+    )
+    broken_even = [row["break_even_calls"] for row in winner.rows if row.get("break_even_calls") is not None]
+    paid = f"paid off after {max(broken_even):,} calls".replace(",", " ") if broken_even else ""
+    detail = "; ".join(part for part in ("to load", prepared, paid) if part)
+    yield Fact("Start-up", f"{figure_text(figures['load_s'][1])} s", detail)
+
+
+def _runner_up(winner: Entrant, choice: Choice) -> Iterator[Fact]:
+    name = choice.runner_up
+    if name is None or winner is not choice.leader:
+        return
+    lead = choice.leads[name]
+    if name in choice.ties:
+        yield Fact("Next best", name, f"a tie: the fastest leads by {_percent_ends(lead)}, which holds 0")
+    else:
+        yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer")
+
+
+def _twin(rows: Sequence[Row]) -> Iterator[Fact]:
+    twins = [row for row in rows if row.get("role") == "twin" and has_speedup(row)]
+    if twins:
+        mean = geometric_mean_ratio(twins, same_within=0.0)
+        ends = "" if mean.low is None else f"[{mean.low:.3f}, {mean.high:.3f}]; "
+        yield Fact("A/A twin", f"{mean.speedup:.3f}x", f"{ends}the baseline against itself, which ought to be 1")
+
+
+def _percent_ends(lead: Ratio) -> str:
+    """`10 % [5, 17]`: by how much the other one's calls take longer."""
+    found = f"{100 * (lead.speedup - 1):.1f} %"
+    if lead.low is None or lead.high is None:
+        return found
+    return f"{found} [{100 * (lead.low - 1):+.1f}, {100 * (lead.high - 1):+.1f}]"
+
+
+def _doubts(rows: Sequence[Row], run: Sequence[Row]) -> Iterator[str]:
+    """Why the numbers of the block should not be built on."""
+    apart = caveats.twins_apart(run)
+    if off := [row["length"] for row in apart if any(row is twin for twin in rows)]:
+        yield f"The baseline differs from its own twin at length {', '.join(map(str, off))}."
+    if too := caveats.too_disturbed(rows):
+        yield f"Over half of the rounds were disturbed at length {', '.join(map(str, too))}."
+    if not any(row.get("role") == "twin" and has_speedup(row) for row in rows):
+        yield "No A/A twin was measured, so nothing shows how far two equal processes come out apart."
+
+
+def _roughness(winner: Entrant, choice: Choice) -> Iterator[str]:
+    """Why the answer is good for a first look only."""
+    judged = choice.leader if winner.is_baseline else winner
+    if _one_replica(winner, choice):
+        yield (
+            "One set of processes was measured; how much fresh ones would differ is taken from experience, not from "
+            "this machine."
+        )
+    elif judged is not None and any(map(is_unresolved, judged.rows)):
+        yield "Some of its intervals are wider than the effort aimed at, so the last percent is open."
+
+
+def _one_replica(winner: Entrant, choice: Choice) -> bool:
+    judged = choice.leader if winner.is_baseline else winner
+    kinds = {row.get("interval") for row in judged.rows} if judged is not None else set()
+    return bool(kinds & {"one-replica", "one-round"})
+
+
+def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
+    tied = [name for name in choice.ties if name != winner.name]
+    if winner.is_baseline and choice.leader is not None and choice.leader is not winner:
+        lead = choice.leads[winner.name]
+        yield f"{choice.leader.name} came out fastest, by {_percent_ends(lead)}, which could be chance."
+    elif tied:
+        yield f"As fast within the interval: {_few(tied)}. Choose among them by size, memory or what you run already."
+    faster = [each for each in choice.entrants if each.speedup.speedup > winner.speedup.speedup and each.fails_gate]
+    for each in faster[:MOST_NAMED]:
+        yield f"{each.name} is {times_text(each.speedup)}, but {choice.left_out[each.name]}."
+    incomplete = {name: why for name, why in choice.left_out.items() if why.startswith("no speedup")}
+    if incomplete:
+        yield f"Left out, without a result at every length: {_few(list(incomplete))}."
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

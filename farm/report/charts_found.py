@@ -1,0 +1,234 @@
+"""The plots of what was found: speedups, latencies beside the limit, and the trade-off. Pure.
+
+Each takes a Subject and returns a chart, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from farm.choice import Entrant, pareto_front
+from farm.numerals import figure_text
+from farm.ratios import Ratio
+from farm.report.chart_parts import (
+    NARROW,
+    OFFSET_PIXELS,
+    Chart,
+    chart_of,
+    interval_text,
+    method_colour,
+    milliseconds_axis,
+    names_axis,
+    sized,
+    times_axis,
+    tooltip,
+)
+from farm.report.labels import SIDES, place_labels
+from farm.report.subject import Subject
+from farm.report.theme import colour, ramp
+
+MEAN = "mean"
+
+KINDS = ("on the Pareto front", "beaten by another", "fails the accuracy limit")
+"""What the trade-off says of a method."""
+
+
+def speedup(subject: Subject) -> Chart | None:
+    """Each method's speedup with its interval: the mean, and every length."""
+    rows = _speedup_rows(subject)
+    if not rows:
+        return None
+    several = len(subject.lengths) > 1
+    at = [MEAN] * several + [str(length) for length in subject.lengths]
+    shades = [colour("ink")] * several + ramp(len(subject.lengths))
+    shapes = ["diamond"] * several + ["circle"] * len(subject.lengths)
+    legend = alt.Legend(title="tokens", values=at) if several else None
+    ends = [row[end] for row in rows for end in ("low", "high")]
+    scale = alt.Scale(type="log", nice=False, domain=[min(0.97, 0.97 * min(ends)), 1.25 * max(1.02, *ends)])
+
+    def x(field: str) -> alt.X:
+        return alt.X(field, scale=scale, title=f"times as fast as {subject.baseline}", axis=times_axis(ends))
+
+    base = chart_of(rows).encode(
+        y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
+        yOffset=alt.YOffset("at:N", sort=at),
+        color=alt.Color("at:N", sort=at, scale=alt.Scale(domain=at, range=shades), legend=legend),
+    )
+    one = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=colour("quiet"), strokeDash=[3, 3])
+    intervals = base.mark_rule(strokeWidth=2).encode(x=x("low:Q"), x2="high:Q")
+    shape = alt.Shape("at:N", sort=at, scale=alt.Scale(domain=at, range=shapes), legend=legend)
+    tips = tooltip("name", "at", "speedup", "interval", "verdict")
+    points = base.mark_point(filled=True, opacity=1, size=46).encode(x=x("speedup:Q"), shape=shape, tooltip=tips)
+    labels = (
+        base.transform_calculate(text=f"{NARROW} ? datum.short : datum.label")
+        .mark_text(align="left", dx=8, fontWeight=600)
+        .encode(x=x("high:Q"), text="text:N", color=alt.value(colour("ink")))
+    )
+    chart = alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels)
+    # A mark's height of air below each method.
+    return sized(chart, len(subject.order), OFFSET_PIXELS * (len(at) + 1))
+
+
+def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
+    """A row for each method and length, and for its mean where there are several lengths; labels at the first."""
+    means = {each.name: each.speedup for each in subject.choice.entrants} if len(subject.lengths) > 1 else {}
+    rows = [_speedup_row(name, MEAN, ratio) for name, ratio in means.items()]
+    for row in subject.timed:
+        ratio = Ratio(row["speedup"], row.get("speedup_low"), row.get("speedup_high"))
+        rows.append(_speedup_row(row["name"], str(row["length"]), ratio, row.get("verdict")))
+    labelled: set[str] = set()
+    failing = {each.name for each in subject.choice.entrants if each.fails_gate}
+    for row in rows:
+        if row["name"] not in labelled:
+            fails = row["name"] in failing
+            row["label"] = f"{row['speedup']:.2f}x{'  fails the accuracy limit' if fails else ''}"
+            row["short"] = f"{row['speedup']:.2f}x{' fails' if fails else ''}"
+            labelled.add(row["name"])
+    return rows
+
+
+def _speedup_row(name: str, at: str, ratio: Ratio, verdict: str | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "at": at,
+        "speedup": ratio.speedup,
+        "low": ratio.speedup if ratio.low is None else ratio.low,
+        "high": ratio.speedup if ratio.high is None else ratio.high,
+        "interval": interval_text(ratio),
+        "verdict": verdict or ratio.verdict or "",
+        "label": "",
+        "short": "",
+    }
+
+
+def latency(subject: Subject) -> Chart | None:
+    """Median latency over length, and the least time that the machine allowed; by method where there is one length."""
+    rows = [
+        {
+            "name": row["name"],
+            "length": row["length"],
+            "ms": row["latency_p50_ns"] / 1e6,
+            "limit": None if row.get("limit_ns") is None else row["limit_ns"] / 1e6,
+            "share": None if row.get("limit_fraction") is None else f"{100 * row['limit_fraction']:.0f} %",
+            "latency": figure_text(row["latency_p50_ns"] / 1e6),
+        }
+        for row in subject.timed
+        if row.get("latency_p50_ns")
+    ]
+    if not rows:
+        return None
+    return _latency_lines(subject, rows) if len(subject.lengths) > 1 else _latency_rows(subject, rows)
+
+
+def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
+    x = alt.X(
+        "length:Q",
+        scale=alt.Scale(type="log", nice=False, padding=18),
+        axis=alt.Axis(values=list(subject.lengths), format="d", grid=False),
+        title="tokens per text",
+    )
+    y = alt.Y(
+        "ms:Q",
+        scale=alt.Scale(type="log", nice=False, padding=14),
+        axis=milliseconds_axis([row["ms"] for row in rows]),
+        title="ms",
+    )
+    base = chart_of(rows).encode(x=x, color=method_colour(), detail="name:N")
+    others = base.transform_filter("datum.slot < 0").mark_line(strokeWidth=1.2).encode(y=y)
+    lines = base.transform_filter("datum.slot >= 0").mark_line(strokeWidth=2.2).encode(y=y)
+    points = base.mark_point(filled=True, size=44, opacity=1).encode(
+        y=y, tooltip=tooltip("name", "length", "latency", "share")
+    )
+    limits = (
+        base.transform_filter("datum.slot >= 0 && datum.slot <= 1 && isValid(datum.limit)")
+        .mark_line(strokeDash=[2, 4], strokeWidth=1.6)
+        .encode(y=alt.Y("limit:Q", title="ms"))
+    )
+    return sized(alt.layer(others, limits, lines, points))
+
+
+def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
+    y = alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis())
+    most = max(row["ms"] for row in rows)
+    base = chart_of(rows).encode(y=y, color=method_colour(legend=False))
+    scale = alt.Scale(domain=[0, 1.15 * most], nice=False)
+    title = f"ms at {subject.lengths[0]} tokens; the tick is the machine's limit"
+    x = alt.X("ms:Q", scale=scale, title=title, axis=alt.Axis(tickCount=8))
+    bars = base.mark_bar(height=9, opacity=0.85).encode(x=x, tooltip=tooltip("name", "latency", "share"))
+    ticks = (
+        base.transform_filter("isValid(datum.limit)")
+        .mark_tick(thickness=2.5, size=17)
+        .encode(x=alt.X("limit:Q", scale=scale, title=title), color=alt.value(colour("ink")))
+    )
+    label = base.mark_text(align="left", dx=6).encode(x=x, text="latency:N", color=alt.value(colour("ink")))
+    return sized(alt.layer(bars, ticks, label), len(subject.order))
+
+
+def trade_off(subject: Subject) -> Chart | None:
+    """Speed against accuracy (against size where nobody measured it), circles as large as the artifact."""
+    rows = trade_off_rows(subject)
+    if len(rows) < 2:
+        return None
+    accurate = all(row["accuracy"] is not None for row in rows)
+    sized_by = all(row["mb"] is not None for row in rows)
+    if not accurate and not sized_by:
+        return None
+    speeds = [row["speedup"] for row in rows]
+    x = alt.X(
+        "speedup:Q",
+        scale=alt.Scale(type="log", nice=False, padding=28),
+        axis=times_axis(speeds),
+        title=f"times as fast as {subject.baseline}",
+    )
+    across = ("accuracy:Q", "accuracy %") if accurate else ("mb:Q", "MB on disk")
+    y = alt.Y(
+        across[0], scale=alt.Scale(zero=False, nice=True, padding=24), title=across[1], axis=alt.Axis(tickCount=6)
+    )
+    shade = alt.Color(
+        "kind:N",
+        scale=alt.Scale(domain=list(KINDS), range=[colour("accent"), colour("other"), colour("warn")]),
+        legend=alt.Legend(title=None, symbolType="circle", columns=alt.ExprRef(f"{NARROW} ? 1 : 3")),
+    )
+    across_values = [row[across[0][:-2]] for row in rows]
+    for row, side in zip(rows, place_labels([row["name"] for row in rows], speeds, across_values), strict=True):
+        row["side"] = side
+    base = chart_of(rows)
+    circles = base.mark_point(filled=True, opacity=0.6, strokeWidth=1.5).encode(
+        x=x, y=y, color=shade, tooltip=tooltip("name", "speedup", "accuracy", "mb", "kind")
+    )
+    size = alt.Size("mb:Q", scale=alt.Scale(type="sqrt", range=[0, 620], domainMin=0), legend=None)
+    circles = circles.encode(size=size) if sized_by else circles
+    names = [
+        base.transform_filter(f"datum.side === '{side}'")
+        .transform_filter(f"!({NARROW}) || datum.first")
+        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5)
+        .encode(x=x, y=y, text="name:N")
+        for side, place in SIDES.items()
+    ]
+    return sized(alt.layer(circles, *names))
+
+
+def trade_off_rows(subject: Subject) -> list[dict[str, Any]]:
+    """A row for each method that is measured at every length, with the side its name has room on."""
+    entrants = subject.choice.entrants
+    front = pareto_front(entrants)
+    rows = [
+        {
+            "name": each.name,
+            "speedup": each.speedup.speedup,
+            "accuracy": None if each.accuracy is None else 100 * each.accuracy,
+            "mb": None if each.artifact_bytes is None else each.artifact_bytes / 1e6,
+            "kind": _kind(each, front),
+            "first": each.name in (subject.winner, subject.baseline),
+        }
+        for each in entrants
+    ]
+    # What matters most is named first, while there is room.
+    rows.sort(key=lambda row: (not row["first"], row["kind"] != KINDS[0], -row["speedup"]))
+    return rows
+
+
+def _kind(entrant: Entrant, front: tuple[str, ...]) -> str:
+    return KINDS[2] if entrant.fails_gate else KINDS[0] if entrant.name in front else KINDS[1]

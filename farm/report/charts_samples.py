@@ -1,0 +1,104 @@
+"""The plots of single calls and rounds: distributions, turns by method, and turns over time. Pure.
+
+Each takes a Subject and returns a chart, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+import altair as alt
+
+from farm.report.chart_parts import Chart, chart_of, method_colour, names_axis, sized, tooltip
+from farm.report.subject import Subject
+
+AT_LENGTH = "datum.length === length"
+
+
+def distribution(subject: Subject) -> Chart | None:
+    """For each method the share of calls that took no longer, at the chosen length."""
+    rows = [
+        {"name": each.name, "length": each.length, "ms": each.latency_ms, "share": each.shares}
+        for each in subject.distributions
+        if each.name in subject.order
+    ]
+    if not rows:
+        return None
+    base = (
+        chart_of(rows, AT_LENGTH)
+        .transform_flatten(["ms", "share"])
+        .encode(
+            x=alt.X("ms:Q", scale=alt.Scale(type="log", nice=False, padding=8), title="ms", axis=_log_axis()),
+            y=alt.Y("share:Q", axis=alt.Axis(format="%", tickCount=5), title="of calls took no longer"),
+            detail="name:N",
+            color=method_colour(),
+            tooltip=tooltip("name", "ms"),
+        )
+    )
+    others = base.transform_filter("datum.slot < 0").mark_line(strokeWidth=1.2)
+    lines = base.transform_filter("datum.slot >= 0").mark_line(strokeWidth=2.2)
+    return sized(alt.layer(others, lines))
+
+
+def rounds(subject: Subject) -> Chart | None:
+    """The median of every turn at the chosen length, a row for each method; disturbed rounds are open."""
+    rows = [
+        {"name": each.name, "length": each.length, "ms": each.latency_ms, "tainted": each.tainted}
+        for each in subject.turns
+        if each.role != "twin" and each.name in subject.order
+    ]
+    if not rows:
+        return None
+    base = (
+        chart_of(rows, AT_LENGTH)
+        .transform_flatten(["ms", "tainted"])
+        .encode(
+            x=alt.X("ms:Q", scale=alt.Scale(type="log", nice=False, padding=12), title="ms", axis=_log_axis()),
+            y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
+            tooltip=tooltip("name", "ms"),
+        )
+    )
+    clean = base.transform_filter("!datum.tainted").mark_point(filled=True, size=26, opacity=0.55)
+    tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=26, strokeWidth=1.3)
+    return sized(
+        alt.layer(clean.encode(color=method_colour(legend=False)), tainted.encode(color=method_colour(legend=False))),
+        len(subject.order),
+    )
+
+
+def drift(subject: Subject) -> Chart | None:
+    """How far each turn of the methods in focus was from its own median, over the time of the run."""
+    rows = [
+        {
+            "name": subject.baseline if each.role == "twin" else each.name,
+            "what": each.name,
+            "length": each.length,
+            "minutes": each.minutes,
+            "apart": each.apart_percent,
+            "tainted": each.tainted,
+        }
+        for each in subject.turns
+        if each.role in ("baseline", "twin") or each.name in subject.order
+    ]
+    if not rows:
+        return None
+    base = (
+        chart_of(rows)
+        .transform_filter("datum.slot >= 0")
+        .transform_flatten(["minutes", "apart", "tainted"])
+        .encode(
+            x=alt.X(
+                "minutes:Q",
+                title="minutes since the first round",
+                axis=alt.Axis(tickCount=8),
+                scale=alt.Scale(nice=False, padding=8),
+            ),
+            y=alt.Y("apart:Q", title="% longer than its own median", axis=alt.Axis(format="+d")),
+            tooltip=tooltip("name", "length", "minutes", "apart"),
+        )
+    )
+    clean = base.transform_filter("!datum.tainted").mark_point(filled=True, size=22, opacity=0.6)
+    tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=30, strokeWidth=1.3)
+    return sized(alt.layer(clean.encode(color=method_colour()), tainted.encode(color=method_colour())))
+
+
+def _log_axis() -> alt.Axis:
+    return alt.Axis(tickCount=6, format="~g", grid=True)

@@ -1,0 +1,128 @@
+"""The plots of what to trust: the A/A twin, and what sentinels and guards read; and of what starting costs. Pure.
+
+Each takes a Subject and returns a chart, or None where there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+import altair as alt
+
+from farm.figures import figures_of
+from farm.numerals import figure_text
+from farm.ratios import Ratio
+from farm.report import traces
+from farm.report.chart_parts import NARROW, Chart, chart_of, interval_text, names_axis, sized, tooltip
+from farm.report.subject import Subject
+from farm.report.theme import colour
+from tasks.sentinels import STATE_CHANGE
+
+MOST_MACHINE_ROUNDS = 400
+"""Rounds whose sentinel is drawn: four rates each, and a plot of 700 pixels shows no more."""
+
+_STEPS = {"prepare": ("prepare_s", 1.0), "load": ("load_s", 1.0), "first call": ("first_call_ns", 1e9)}
+
+
+def twin(subject: Subject) -> Chart | None:
+    """The baseline against itself: how far two equal processes came out apart."""
+    rows = [
+        {
+            "length": str(row["length"]),
+            "speedup": row["speedup"],
+            "low": row["speedup_low"],
+            "high": row["speedup_high"],
+            "interval": interval_text(Ratio(row["speedup"], row["speedup_low"], row["speedup_high"])),
+        }
+        for row in sorted(subject.rows, key=lambda row: row["length"])
+        if row.get("role") == "twin" and row.get("speedup") is not None and row.get("speedup_low") is not None
+    ]
+    if not rows:
+        return None
+    margin = 1 + subject.same_within
+    ends = [1 / margin, margin, *(row[end] for row in rows for end in ("low", "high"))]
+    scale = alt.Scale(domain=[min(ends) - 0.01, max(ends) + 0.01], nice=False)
+    title = "times as fast as itself"
+    band = alt.Chart(alt.InlineData(values=[{"from": 1 / margin, "to": margin}])).mark_rect(color=colour("faint"))
+    band = band.encode(x=alt.X("from:Q", scale=scale, title=title, axis=alt.Axis(tickCount=7)), x2="to:Q")
+    rule = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=colour("quiet"), strokeDash=[3, 3])
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("length:N", sort=[row["length"] for row in rows], title="tokens")
+    )
+    interval = base.mark_rule(strokeWidth=2, color=colour("s1")).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
+    points = base.mark_point(filled=True, size=60, opacity=1, color=colour("s1")).encode(
+        x=alt.X("speedup:Q", scale=scale), tooltip=tooltip("length", "interval")
+    )
+    return sized(alt.layer(band, rule.encode(x=alt.datum(1)), interval, points), len(rows), methods=False)
+
+
+def sentinels(subject: Subject) -> Chart | None:
+    """The sentinel's rates over time, and the rounds in which a guard saw a disturbance."""
+    every = subject.machine
+    drawn = traces.thinned(every, MOST_MACHINE_ROUNDS)
+    rates = [
+        {"minutes": each.minutes, "rate": rate, "apart": percent, "state": each.state or "unknown"}
+        for each in drawn
+        for rate, percent in each.rates_percent.items()
+    ]
+    disturbed = [
+        {"minutes": each.minutes, "reasons": ", ".join(each.disturbed_by)} for each in every if each.disturbed_by
+    ]
+    if not rates:
+        return None
+    x = alt.X(
+        "minutes:Q",
+        title="minutes since the first round",
+        axis=alt.Axis(tickCount=8),
+        scale=alt.Scale(nice=False, padding=8),
+    )
+    y = alt.Y("apart:Q", title="% from its own median", axis=alt.Axis(format="+d"))
+    names = list(traces.SENTINEL_RATES)
+    shades = [colour(name) for name in ("s0", "s2", "s3", "s5")]
+    legend = alt.Legend(title=None, columns=alt.ExprRef(f"{NARROW} ? 2 : 4"))
+    points = (
+        alt.Chart(alt.InlineData(values=rates))
+        .mark_point(filled=True, size=24, opacity=0.75)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("rate:N", sort=names, scale=alt.Scale(domain=names, range=shades), legend=legend),
+            shape=alt.Shape("rate:N", sort=names, scale=alt.Scale(domain=names), legend=legend),
+            tooltip=tooltip("rate", "minutes", "apart", "state"),
+        )
+    )
+    bounds = [{"apart": sign * 100 * STATE_CHANGE} for sign in (-1, 1)]
+    limits = alt.Chart(alt.InlineData(values=bounds)).mark_rule(color=colour("quiet"), strokeDash=[3, 3]).encode(y=y)
+    marks = (
+        alt.Chart(alt.InlineData(values=disturbed))
+        .mark_rule(color=colour("warn"), opacity=0.35)
+        .encode(x=x, tooltip=tooltip("minutes", "reasons"))
+    )
+    return sized(alt.layer(*([marks] if disturbed else []), limits, points))
+
+
+def start(subject: Subject) -> Chart | None:
+    """Seconds before the first answer: preparing, loading, and the first call."""
+    rows = []
+    for name in subject.order:
+        figures = figures_of([row for row in subject.timed if row["name"] == name])
+        for what, (column, unit) in _STEPS.items():
+            if column in figures:
+                seconds = figures[column][1] / unit
+                rows.append({"name": name, "what": what, "seconds": seconds, "took": figure_text(seconds)})
+    if not rows:
+        return None
+    whats = list(_STEPS)
+    shades = [colour("l1"), colour("l4"), colour("s2")]
+    bars = (
+        chart_of(rows)
+        .mark_bar(height=12)
+        .encode(
+            y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
+            x=alt.X("seconds:Q", title="seconds (preparing is done once, and cached)", axis=alt.Axis(tickCount=8)),
+            color=alt.Color(
+                "what:N", sort=whats, scale=alt.Scale(domain=whats, range=shades), legend=alt.Legend(title=None)
+            ),
+            order=alt.Order("place:Q"),
+            tooltip=tooltip("name", "what", "took"),
+        )
+    )
+    return sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), len(subject.order))

@@ -1,0 +1,205 @@
+"""The report's tables: what every plot shows, in figures, for those who cannot or would rather not look. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import quantiles
+
+from farm.figures import Span
+from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
+from farm.ratios import Ratio, Row, has_speedup
+from farm.report import traces
+from farm.report.subject import Subject
+from farm.tables import Block, Entry, MethodRow
+from tasks.sentinels import STATE_CHANGE, USUAL
+
+LEAST_FOR_QUARTILES = 11
+"""Calls that quartiles are printed of at least: as many as support a median elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row: the method it is about (None: none in particular), and its texts; a line feed begins a new line."""
+
+    method: str | None
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTable:
+    """A table: headings, of which `words` stand to the left and all others are numbers, and its rows."""
+
+    caption: str
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    words: frozenset[str] = field(default_factory=lambda: frozenset({"method", "verdict", "judged", "disturbed by"}))
+
+
+def speed_table(block: Block) -> NumberTable:
+    """Latency and speedup at every length, the mean over them, and what they say."""
+    lengths = [f"{length} tokens" for length in block.lengths]
+    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "after Holm", "verdict")
+    lines = [Line(row.name, tuple(_speed_texts(row))) for row in block.rows]
+    return NumberTable(f"Median latency, and speedup over {block.baseline} with 95 % intervals", headings, tuple(lines))
+
+
+def latency_table(subject: Subject) -> NumberTable:
+    """Percentiles of latency where enough calls support them, and the limit."""
+    columns = {f"p{percent} ms": f"latency_p{percent}_ns" for percent in (50, 90, 95, 99)} | {"limit ms": "limit_ns"}
+    lines = []
+    for row in subject.timed:
+        figures = [_figure(row.get(column), 1e6) for column in columns.values()]
+        share = row.get("limit_fraction")
+        texts = (row["name"], str(row["length"]), *figures, "-" if share is None else f"{100 * share:.0f} %")
+        lines.append(Line(row["name"], texts))
+    caption = "Latency; a percentile is given where enough calls support it"
+    return NumberTable(caption, ("method", "tokens", *columns, "of the limit"), tuple(lines))
+
+
+def trade_off_table(subject: Subject, judged: Callable[[str], str]) -> NumberTable:
+    """Speed, accuracy and size of every method that is measured at every length; `judged` says how each fares."""
+    lines = []
+    for each in subject.choice.entrants:
+        change = change_text(each.accuracy_change) if each.accuracy_change else "-"
+        accuracy = "-" if each.accuracy is None else f"{100 * each.accuracy:.2f}"
+        sizes = [_figure(size, 1e6, whole=True) for size in (each.artifact_bytes, each.peak_rss_bytes)]
+        texts = (each.name, ratio_text(each.speedup), accuracy, change, *sizes, judged(each.name))
+        lines.append(Line(each.name, texts))
+    headings = ("method", "speedup", "accuracy %", "change, points", "MB on disk", "MB of memory", "judged")
+    return NumberTable("Speed, accuracy and size", headings, tuple(lines))
+
+
+def distribution_table(subject: Subject) -> NumberTable:
+    """Quartiles of the calls that count."""
+    lines = []
+    for each in sorted(subject.distributions, key=lambda each: (each.length, each.latency_ms[0])):
+        enough = each.samples >= LEAST_FOR_QUARTILES
+        quartiles = (
+            [figure_text(value) for value in quantiles(each.latency_ms, n=4, method="inclusive")]
+            if enough
+            else ["-"] * 3
+        )
+        ends = [figure_text(each.latency_ms[place]) for place in (0, -1)]
+        texts = (each.name, str(each.length), str(each.samples), ends[0], *quartiles, ends[1])
+        lines.append(Line(each.name, texts))
+    headings = ("method", "tokens", "calls", "least ms", "25 % ms", "50 % ms", "75 % ms", "most ms")
+    return NumberTable("Single calls, those of disturbed rounds left out", headings, tuple(lines))
+
+
+def rounds_table(subject: Subject) -> NumberTable:
+    """How far the turns of each cell were apart."""
+    lines = []
+    for each in subject.turns:
+        low, high = min(each.apart_percent), max(each.apart_percent)
+        ends = [figure_text(end(each.latency_ms)) for end in (min, max)]
+        disturbed = sum(each.tainted) if each.rounds == len(each.tainted) else "-"
+        name = f"{each.name} (twin)" if each.role == "twin" else each.name
+        texts = (name, str(each.length), str(each.rounds), str(disturbed), *ends, f"{low:+.1f}", f"{high:+.1f}")
+        lines.append(Line(each.name, texts))
+    headings = ("method", "tokens", "rounds", "disturbed", "least ms", "most ms", "least, %", "most, %")
+    return NumberTable("Turns, and how far they were from their replica's median", headings, tuple(lines))
+
+
+def sentinel_table(subject: Subject) -> NumberTable:
+    """How far each rate of the sentinel moved."""
+    every = subject.machine
+    lines = []
+    for rate in traces.SENTINEL_RATES:
+        moved = [each.rates_percent[rate] for each in every if rate in each.rates_percent]
+        if moved:
+            beyond = sum(abs(percent) > 100 * STATE_CHANGE for percent in moved)
+            lines.append(Line(None, (rate, str(len(moved)), f"{min(moved):+.1f}", f"{max(moved):+.1f}", str(beyond))))
+    headings = ("rate", "rounds", "least, %", "most, %", f"rounds beyond {100 * STATE_CHANGE:.0f} %")
+    return NumberTable(
+        "The sentinel's rates, from the median of their replica", headings, tuple(lines), frozenset({"rate"})
+    )
+
+
+def disturbance_table(subject: Subject) -> NumberTable:
+    """How many rounds were disturbed by what, and how many saw another state of the machine."""
+    every = subject.machine
+    reasons = Counter(reason for each in every for reason in each.disturbed_by)
+    states = Counter(each.state for each in every if each.state not in (None, USUAL))
+    counted = [(f"disturbed by {reason}", count) for reason, count in reasons.most_common()]
+    counted += [(f"{state}", count) for state, count in states.most_common()]
+    lines = tuple(Line(None, (what, f"{count} of {len(every)}")) for what, count in counted)
+    return NumberTable("What happened to the machine", ("what", "rounds"), lines, frozenset({"what"}))
+
+
+def twin_table(subject: Subject) -> NumberTable:
+    """The baseline over its own twin at every length."""
+    twins = [row for row in subject.rows if row.get("role") == "twin" and has_speedup(row)]
+    lines = [
+        Line(None, (str(row["length"]), ratio_text(_ratio(row)), str(row["rounds"]), row.get("verdict") or "-"))
+        for row in sorted(twins, key=lambda row: row["length"])
+    ]
+    headings = ("tokens", "baseline over its twin", "rounds", "verdict")
+    return NumberTable("A/A twin, the baseline run twice", headings, tuple(lines))
+
+
+def cost_table(block: Block) -> NumberTable:
+    """What each method costs beside its latency: the most, or least to most, over the lengths; known columns only."""
+    known = {heading: cost for heading, cost in _COSTS.items() if any(cost.column in row.figures for row in block.rows)}
+    lines = [Line(row.name, (row.name, *(cost.text(row.figures) for cost in known.values()))) for row in block.rows]
+    return NumberTable("Costs", ("method", *known), tuple(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """One figure in units of `unit`: the most over the lengths or (`spread`) from least to most."""
+
+    column: str
+    unit: float = 1.0
+    spread: bool = False
+    whole: bool = False
+
+    def text(self, figures: Mapping[str, Span]) -> str:
+        """The figure, `never` for a break-even that is not reached, `-` where nobody measured it."""
+        if self.column not in figures:
+            return "-"
+        ends = ["never" if math.isinf(end) else _figure(end, self.unit, self.whole) for end in figures[self.column]]
+        return " to ".join(dict.fromkeys(ends)) if self.spread else ends[1]
+
+
+_COSTS = {
+    "MB on disk": _Cost("artifact_bytes", 1e6, whole=True),
+    "prepare s": _Cost("prepare_s"),
+    "load s": _Cost("load_s"),
+    "first call ms": _Cost("first_call_ns", 1e6, spread=True),
+    "calls until steady": _Cost("warmup_calls", spread=True, whole=True),
+    "MB of memory": _Cost("peak_rss_bytes", 1e6, whole=True),
+    "CPU ms per call": _Cost("cpu_ns_per_call", 1e6, spread=True),
+    "J per call": _Cost("energy_j_per_call", spread=True),
+    "pays off after calls": _Cost("break_even_calls", spread=True, whole=True),
+}
+
+
+def _speed_texts(row: MethodRow) -> Iterable[str]:
+    yield row.name
+    founding = "" if row.founding_average is None or row.is_baseline else f"\n{row.founding_average:+.1f} %"
+    yield "-" if row.mean is None else "1.00x" if row.is_baseline else f"{ratio_text(row.mean)}{founding}"
+    yield from (_entry_text(row, entry) for entry in row.entries)
+    change = f"\n{change_text(row.accuracy_change)}" if row.accuracy_change else ""
+    yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
+    yield f"{row.after_holm.held} of {row.after_holm.made}" if row.after_holm else "-"
+    yield row.verdict
+
+
+def _entry_text(row: MethodRow, entry: Entry) -> str:
+    if entry.word or entry.latency_ms is None:
+        return entry.word or "no data"
+    ratio = f"\n{ratio_text(entry.ratio)}" if entry.ratio is not None and not row.is_baseline else ""
+    return f"{milliseconds_text(entry.latency_ms)}{ratio}"
+
+
+def _ratio(row: Row) -> Ratio:
+    return Ratio(row["speedup"], row.get("speedup_low"), row.get("speedup_high"))
+
+
+def _figure(value: float | None, unit: float = 1.0, whole: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value / unit:.0f}" if whole else figure_text(value / unit)

@@ -1,0 +1,112 @@
+// Draws the plots of the block that is shown, and lets the controls choose what they show.
+const config = JSON.parse(document.getElementById("config").textContent);
+const articles = [...document.querySelectorAll("article.block")];
+const blocks = new Map();
+
+// Vega's level that keeps quiet about a layer that has nothing to draw, as where no method fails.
+const ERRORS = 1;
+
+// What a block's controls say: its views once drawn, the methods shown, those in colour, and the length.
+function blockOf(article) {
+  const number = article.dataset.number;
+  if (!blocks.has(number)) {
+    const data = JSON.parse(document.getElementById(`plots-${number}`).textContent);
+    blocks.set(number, { ...data, views: [], drawn: null, shown: [...data.order], colours: [...data.focus] });
+  }
+  return blocks.get(number);
+}
+
+async function draw(article) {
+  const block = blockOf(article);
+  for (const place of article.querySelectorAll("[data-plot]")) {
+    const options = { actions: false, renderer: "svg", ast: true, config, logLevel: ERRORS, tooltip: { disableDefaultStyle: true } };
+    const spec = block.plots[place.dataset.plot];
+    const { view } = await vegaEmbed(place, spec, options);
+    // The figure says what the plot is; its marks, one by one, would only be noise to a screen reader.
+    place.querySelector("svg")?.setAttribute("aria-hidden", "true");
+    block.views.push({ view, rowPixels: spec.usermeta?.row_pixels });
+    performance.mark(block.views.length === 1 ? "first plot" : "plot");
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
+// Hidden methods give their colour to the next that has none; the others keep theirs.
+function recolour(block) {
+  const waiting = block.shown.filter((name) => !block.focus.includes(name));
+  block.colours = block.focus.map((name) => (block.shown.includes(name) ? name : waiting.shift() ?? name));
+}
+
+// Tells the plots what the controls say, then the tables and the controls themselves.
+async function apply(article) {
+  const block = blockOf(article);
+  recolour(block);
+  const length = article.querySelector("form.controls").elements.length_tokens;
+  for (const { view, rowPixels } of block.views) {
+    view.signal("shown", block.shown).signal("focus", block.colours);
+    if (length) view.signal("length", Number(length.value));
+    if (rowPixels) view.height(rowPixels * Math.max(1, block.shown.length));
+    await view.runAsync();
+  }
+  mark(article);
+}
+
+function mark(article) {
+  const block = blockOf(article);
+  const form = article.querySelector("form.controls");
+  if (!form) return;
+  for (const row of article.querySelectorAll("tr[data-method]")) {
+    row.hidden = block.order.includes(row.dataset.method) && !block.shown.includes(row.dataset.method);
+  }
+  for (const box of form.querySelectorAll("input[name=method]")) {
+    box.checked = block.shown.includes(box.value);
+    const slot = block.colours.indexOf(box.value);
+    box.parentElement.querySelector(".swatch").style.background = slot < 0 ? "var(--other)" : `var(--s${slot})`;
+  }
+  form.querySelector(".count").textContent = `${block.shown.length} of ${block.order.length} shown`;
+}
+
+function choose(article, names) {
+  const block = blockOf(article);
+  block.shown = block.order.filter((name) => names.includes(name));
+  return apply(article);
+}
+
+function listen(article) {
+  const form = article.querySelector("form.controls");
+  if (!form) return;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", (event) => {
+    const boxes = [...form.querySelectorAll("input[name=method]:checked")];
+    return event.target.name === "method" ? choose(article, boxes.map((box) => box.value)) : apply(article);
+  });
+  form.addEventListener("click", (event) => {
+    const block = blockOf(article);
+    const names = { all: block.order, focus: block.focus, front: block.front }[event.target.dataset?.choose];
+    if (names) choose(article, names);
+  });
+  document.addEventListener("keydown", (event) => event.key === "Escape" && form.querySelector("details").removeAttribute("open"));
+  document.addEventListener("click", (event) => {
+    if (!form.contains(event.target)) form.querySelector("details").removeAttribute("open");
+  });
+}
+
+async function show(number) {
+  for (const article of articles) article.hidden = article.dataset.number !== number;
+  for (const link of document.querySelectorAll("a[data-block]")) {
+    if (link.dataset.block === number) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+  const article = articles.find((each) => each.dataset.number === number);
+  if (!article) return;
+  const block = blockOf(article);
+  mark(article);
+  block.drawn ??= draw(article);
+  await block.drawn;
+  performance.mark("all plots");
+  article.dataset.drawn = "true";
+}
+
+const wanted = () => location.hash.match(/^#(?:block-|b)(\d+)/)?.[1] ?? "0";
+articles.forEach(listen);
+addEventListener("hashchange", () => show(wanted()));
+show(wanted());
