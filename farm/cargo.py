@@ -28,15 +28,16 @@ Files = Mapping[str, tuple[int, str]]
 
 
 class Cargo:
-    """A folder that other nodes may need, such as a model's."""
+    """A folder that other nodes may need, such as a model's; its path there is the same unless `there` names another."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, there: str | None = None) -> None:
         self._folder = Path(folder)
+        self._there = there or folder
         self._files: Files | None = None
         self._brought: dict[str, asyncio.Future[None]] = {}
 
     async def bring(self, node_id: str) -> None:
-        """Make sure that the node has the folder, at the same path and with the same content.
+        """Make sure that the node has the folder, with the same content.
 
         Raises FarmError where the node cannot keep it, RayError where the node goes away.
         """
@@ -52,9 +53,9 @@ class Cargo:
             self._files = await asyncio.to_thread(describe, self._folder)
         strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
         options = {"num_cpus": 0, "scheduling_strategy": strategy, "max_retries": 0}
-        if await ray.remote(has).options(**options).remote(str(self._folder), self._files):
+        if await ray.remote(has).options(**options).remote(self._there, self._files):
             return
-        receiver = ray.remote(Receiver).options(num_cpus=0, scheduling_strategy=strategy).remote(str(self._folder))
+        receiver = ray.remote(Receiver).options(num_cpus=0, scheduling_strategy=strategy).remote(self._there)
         try:
             for name, (size, _) in self._files.items():
                 for begin in range(0, max(size, 1), CHUNK_BYTES):

@@ -54,7 +54,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.slots", "farm.submit", "farm.metrics"}
+RAY = {"farm.driver", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
