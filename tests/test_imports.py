@@ -65,7 +65,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
