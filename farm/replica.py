@@ -97,7 +97,7 @@ async def measure_replica(
     setup_s = time.monotonic() - started
     measure = _measure_blocked if bench.suite.order == "blocked" else _measure
     await measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
-    log.peak_rss_bytes = await cohort.finish.remote()
+    log.peaks = await cohort.finish.remote()
 
 
 async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
@@ -146,7 +146,7 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
     bench.listener.on(Step("load", 0, len(cells), "starting processes"))
-    watched = bench.suite.sentinels and log.cohort.workload.device == "cpu"
+    watched = bench.suite.sentinels
     for name, failure in (await cohort.boot.remote(cells, bench.model, watched)).items():
         _fail(log, _cell(log, name), failure)
     if watched:

@@ -204,17 +204,16 @@ def methods() -> int:
         runnable = []
         reasons = []
         for device in method.devices:
+            if device == "cuda" and not machine.gpus:
+                reasons.append(f"no CUDA GPU here: {machine.no_gpu}")
+                continue
             try:
                 method.check_supported(machine, device)
+                runnable.append(device)
             except MethodUnsupportedError as error:
                 reasons.append(str(error))
-            else:
-                if device == "cpu" or machine.gpus:
-                    runnable.append(device)
-                else:
-                    reasons.append("no CUDA GPU here")
         here = ", ".join(runnable) or "no"
-        about = method.about if runnable else f"{method.about} ({reasons[0]})"
+        about = method.about if not reasons else f"{method.about} ({reasons[0]})"
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE
