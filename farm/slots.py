@@ -18,6 +18,7 @@ from farm.errors import RequestError
 from farm.guardian import Guardian
 from farm.machine import describe_machine
 from farm.records import Device, Gpu, Machine, Slot
+from farm.side_by_side import AT_ONCE
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
@@ -35,10 +36,6 @@ PRIVATE_CLUSTER = {
     # Workers that nobody asked for would start beside the first cells.
     "prestart_worker_first_driver": False,
 }
-
-PREPARED_AT_ONCE = 6
-"""Artifacts for a GPU that are made or judged at the same time. Making one keeps a core or two busy with a compiler and
-the GPU idle: one after the other, the methods of a whole suite would take an hour of which the GPU works minutes."""
 
 RESERVE_S = 60
 """How long a reservation may take before the user is told who might hold the node."""
@@ -186,7 +183,7 @@ def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
         "num_gpus": slot.node_gpus if slot.gpu else 0,
         "scheduling_strategy": strategy,
         "max_restarts": 0,
-        "max_concurrency": 1 + PREPARED_AT_ONCE if slot.gpu else 2,
+        "max_concurrency": 1 + AT_ONCE["cuda" if slot.gpu else "cpu"],
     }
 
 

@@ -120,4 +120,4 @@ def _array_at(address: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.
     """Memory that CUDA owns, as an array."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = (ctypes.c_byte * size).from_address(address)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    return np.frombuffer(memoryview(memory), dtype).reshape(shape)

@@ -101,8 +101,8 @@ class BoundSession(SessionCallable):
                 name: dict(given) for name, given in self._session.get_provider_options().items() if name != "CPU"
             },
         }
-        if self._cuda_graph and sum(copies.values()):
-            raise ProofFailedError(f"{sum(copies.values())} nodes copy between host and GPU inside the captured graph")
+        if self._cuda_graph and copies:
+            raise ProofFailedError(f"{copies.total()} nodes copy between host and GPU inside the captured graph")
         return evidence
 
     def _check_provider(self, nodes: Mapping[str, int]) -> None:

@@ -20,7 +20,9 @@ from tasks.method import Arrays
 class Ends(Protocol):
     """Where a call's inputs and outputs change sides."""
 
-    clock: TorchClock | None
+    @property
+    def clock(self) -> TorchClock | None:
+        """The device's; None on a CPU."""
 
     def receive(self, inputs: Arrays) -> dict[str, Any]:
         """Token ids on the host -> tensors on the device, which the next call may overwrite."""
@@ -37,7 +39,7 @@ def ends_of(input_names: Sequence[str], device: Device) -> Ends:
 class HostEnds:
     """On a CPU both sides are the same memory."""
 
-    clock = None
+    clock: TorchClock | None = None
 
     def __init__(self, input_names: Sequence[str]) -> None:
         self._input_names = input_names
@@ -66,10 +68,14 @@ class _Buffers:
 
 
 class CudaEnds:
-    """Buffers are made once for each shape; a call's tensors lie at the same addresses every time."""
+    """Buffers are made once for each shape; a call's tensors lie at the same addresses every time.
 
-    def __init__(self, input_names: Sequence[str]) -> None:
-        self.clock = TorchClock()
+    On another device than a GPU nothing is pinned and nothing is timed: the same copies, for looking at them.
+    """
+
+    def __init__(self, input_names: Sequence[str], device: str = "cuda") -> None:
+        self.clock: TorchClock | None = TorchClock() if device == "cuda" else None
+        self._device = device
         self._input_names = tuple(input_names)
         self._buffers: dict[tuple[int, ...], _Buffers] = {}
         self._answers: dict[tuple[int, ...], Any] = {}
@@ -80,7 +86,8 @@ class CudaEnds:
         buffers = self._buffers.get(shape) or self._make(shape)
         for place, name in enumerate(self._input_names):
             buffers.array[place] = inputs[name]
-        self.clock.began()
+        if self.clock is not None:
+            self.clock.began()
         buffers.on_device.copy_(buffers.pinned, non_blocking=True)
         return dict(buffers.by_name)
 
@@ -90,18 +97,20 @@ class CudaEnds:
 
         shape = tuple(logits.shape)
         if shape not in self._answers:
-            self._answers[shape] = torch.empty(shape, dtype=torch.float32, pin_memory=True)
+            self._answers[shape] = torch.empty(shape, dtype=torch.float32, pin_memory=self._device == "cuda")
         answer = self._answers[shape]
         answer.copy_(logits.float(), non_blocking=True)
-        self.clock.ended()
-        torch.cuda.current_stream().synchronize()
+        if self.clock is not None:
+            self.clock.ended()
+            torch.cuda.current_stream().synchronize()
         return np.array(answer.numpy())
 
     def _make(self, shape: tuple[int, ...]) -> _Buffers:
         import torch
 
-        pinned = torch.zeros((len(self._input_names), *shape), dtype=torch.int64, pin_memory=True)
-        on_device = torch.zeros_like(pinned, device="cuda")
+        on_gpu = self._device == "cuda"
+        pinned = torch.zeros((len(self._input_names), *shape), dtype=torch.int64, pin_memory=on_gpu)
+        on_device = torch.zeros_like(pinned, device=self._device)
         by_name = {name: on_device[place] for place, name in enumerate(self._input_names)}
         self._buffers[shape] = _Buffers(pinned.numpy(), pinned, on_device, by_name)
         return self._buffers[shape]
