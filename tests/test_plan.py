@@ -98,7 +98,12 @@ def test_cuda_is_refused_where_no_node_has_a_gpu() -> None:
     bare = replace(MACHINE, no_gpu="NVML Shared Library Not Found")
     with pytest.raises(RequestError, match="devices: the suite asks for cuda, but no node has a CUDA GPU") as refused:
         resolve_devices(suite_of(devices=["cuda"]), [bare])
-    for missing in ("(NVML Shared Library Not Found)", "a PyTorch built for CUDA", "inference-farm[gpu]", "--device cpu"):
+    for missing in (
+        "(NVML Shared Library Not Found)",
+        "a PyTorch built for CUDA",
+        "inference-farm[gpu]",
+        "--device cpu",
+    ):
         assert missing in str(refused.value)
 
 

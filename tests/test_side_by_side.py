@@ -9,7 +9,10 @@ import pytest
 from farm.records import Cell, Device, Workload
 from farm.side_by_side import AT_ONCE, side_by_side
 
-CELLS = [Cell(f"c{number}", "candidate", f"c{number}", "control-null", "fp32", Workload("cuda", 1, 1, 8)) for number in range(9)]
+CELLS = [
+    Cell(f"c{number}", "candidate", f"c{number}", "control-null", "fp32", Workload("cuda", 1, 1, 8))
+    for number in range(9)
+]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
