@@ -213,7 +213,8 @@ def methods() -> int:
             except MethodUnsupportedError as error:
                 reasons.append(str(error))
         here = ", ".join(runnable) or "no"
-        about = method.about if not reasons else f"{method.about} ({reasons[0]})"
+        told = reasons if machine.gpus or not runnable else []
+        about = f"{method.about} ({told[0]})" if told else method.about
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE
