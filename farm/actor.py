@@ -188,7 +188,10 @@ class CellProcess:
 
     def peaks(self) -> dict[str, int | None]:
         """The most memory this process has held: its own, and what its framework gave out on a GPU; None is unknown."""
-        return {"peak_rss_bytes": _peak_rss_bytes(), "allocated_vram_bytes": allocated_bytes(self._call)}
+        return {
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "allocated_vram_bytes": allocated_bytes(getattr(self, "_call", None)),
+        }
 
     def _answer(self, arrays: Arrays, latencies: list[int]) -> np.ndarray:
         started = time.perf_counter_ns()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.method import Arrays
+from tasks.torch_ends import MOST_CALLS
 
 IDS = np.dtype(np.int64)
 
@@ -47,6 +48,8 @@ class EventClock:
 
     def began(self) -> None:
         """A call begins."""
+        if self._used == MOST_CALLS:
+            self._used = 0
         if self._used == len(self._pairs):
             create = self._runtime.cudaEventCreate
             self._pairs.append((checked(create()), checked(create())))

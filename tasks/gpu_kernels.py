@@ -22,11 +22,14 @@ PRODUCT_NAMES = re.compile(
 """Kernels that multiply matrices, attention's included."""
 
 PRECISIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("fp8", re.compile(r"e4m3|e5m2|fp8|nvjet_q|float_e", re.IGNORECASE)),
+    ("fp8", re.compile(r"e4m3|e5m2|fp8|nvjet_q", re.IGNORECASE)),
     ("int8", re.compile(r"imma|igemm|i16832|i8i8|i8i32|int8|gemm_s8|gemm_u8", re.IGNORECASE)),
     ("bf16", re.compile(r"bf16|bfloat16|nvjet_t[a-z]{2}_|s1688bf", re.IGNORECASE)),
     ("tf32", re.compile(r"tf32|s1688gemm_\d|tensorop_s1688(?!f16|bf16)|tfloat32", re.IGNORECASE)),
-    ("fp16", re.compile(r"f16(?!32)|half|h(?:16816|1688|884)|_hgemm|nvjet_h[a-z]{2}_|fp16", re.IGNORECASE)),
+    (
+        "fp16",
+        re.compile(r"f16(?!32)|_half|half_t|::half|h(?:16816|1688|884)|_hgemm|nvjet_h[a-z]{2}_|fp16", re.IGNORECASE),
+    ),
     ("fp32", re.compile(r"sgemm|f32f32|gemv.*float|simt_s|cutlassF_f32|fp32", re.IGNORECASE)),
 )
 """What a product's name says of its arithmetic, the first that matches: narrow formats name the wide one of their sums

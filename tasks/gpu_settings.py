@@ -56,6 +56,8 @@ def use_attention_backend(name: str) -> None:
     }
     for family, switch in switches.items():
         switch(name in ("auto", family))
+    # Unasked, the plain operators widen FP16 and BF16 to FP32: that would compare two things at once.
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(name == "math")
 
 
 def attention_backends() -> dict[str, Any]:

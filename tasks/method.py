@@ -50,7 +50,7 @@ def device_clock(loaded: Loaded) -> DeviceClock | None:
     return getattr(loaded, "device_clock", None)
 
 
-def allocated_bytes(loaded: Loaded) -> int | None:
+def allocated_bytes(loaded: Loaded | None) -> int | None:
     """The most memory on a GPU that a loaded model's framework has given out; None where it does not tell."""
     ask = getattr(loaded, "allocated_bytes", None)
     return None if ask is None else ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -65,7 +66,7 @@ class EngineCallable:
             "layers": self._facts["layers"],
             "captured_graphs": int(self._graph is not None),
         }
-        if formats and not any("half" in kind.lower() or "fp16" in kind.lower() for kind in formats):
+        if formats and not any(re.search("half|f16|fp16", kind.lower()) for kind in formats):
             raise ProofFailedError(f"no layer of the engine computes in FP16: {dict(formats)}")
         return evidence
 

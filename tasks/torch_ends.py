@@ -16,6 +16,10 @@ import numpy as np
 from farm.records import Device
 from tasks.method import Arrays
 
+MOST_CALLS = 1_000
+"""Calls of which a clock keeps the events. A turn asks after each sample, which is a hundred calls at most; nobody asks
+while a cell warms up, and the events of those calls are used again."""
+
 
 class Ends(Protocol):
     """Where a call's inputs and outputs change sides."""
@@ -127,6 +131,8 @@ class TorchClock:
         """A call begins."""
         import torch
 
+        if self._used == MOST_CALLS:
+            self._used = 0
         if self._used == len(self._pairs):
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             self._pairs.append((first, last))

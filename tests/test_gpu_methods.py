@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from gpu_cells import LENGTH, inputs_of, measure, needs_gpu, save_medium_model, sentinel
+from gpu_cells import LENGTH, Measured, inputs_of, measure, needs_gpu, save_medium_model, sentinel
 
 from farm.gpu_guards import GpuWatch
 from farm.gpus import GpuMeter
@@ -41,11 +44,23 @@ def expected(model: ModelInfo) -> np.ndarray:
     return np.concatenate([baseline(batch)["logits"] for batch in inputs_of(model)])
 
 
+@pytest.fixture(scope="module")
+def cells(model: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Measured]:
+    """Measures a cell, each at most once: starting and compiling one takes seconds to a minute."""
+    folder = tmp_path_factory.mktemp("logs")
+
+    @cache
+    def measured(method: str, **options: Any) -> Measured:
+        return measure(method, model, folder, **options)
+
+    return measured
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_answers_what_fp32_answers_and_proves_what_ran(
-    method: str, model: ModelInfo, expected: np.ndarray, tmp_path: Path
+    method: str, cells: Callable[..., Measured], expected: np.ndarray
 ) -> None:
-    found = measure(method, model, tmp_path)
+    found = cells(method)
     exact = find_method(method).exact
     assert np.abs(found.logits - expected).max() <= (1e-3 if exact else 0.05 * max(1.0, np.abs(expected).max()))
     assert np.abs(expected[0] - expected[1]).max() > 0.01  # the inputs matter
@@ -58,33 +73,33 @@ def test_a_method_answers_what_fp32_answers_and_proves_what_ran(
 
 @pytest.mark.parametrize("method", [name for name in CAPTURED if name.startswith("pytorch")])
 def test_a_captured_method_launches_a_graph_and_few_kernels_beside_it(
-    method: str, model: ModelInfo, tmp_path: Path
+    method: str, cells: Callable[..., Measured]
 ) -> None:
-    proof = measure(method, model, tmp_path).proof
+    proof = cells(method).proof
     assert proof["graph_launches"] >= 1
     assert proof["kernel_launches"] < proof["kernels_per_call"] / 2
 
 
 @pytest.mark.parametrize("method", ["onnxruntime-fp16", "onnxruntime-fp16-pruned"])
 def test_onnx_runtime_replays_a_graph_where_it_is_asked_to(
-    method: str, model: ModelInfo, expected: np.ndarray, tmp_path: Path
+    method: str, cells: Callable[..., Measured], expected: np.ndarray
 ) -> None:
-    found = measure(method, model, tmp_path, cuda_graph=True)
+    found = cells(method, cuda_graph=True)
     assert np.abs(found.logits - expected).max() <= 0.05 * max(1.0, np.abs(expected).max())
     assert set(found.proof["nodes_per_provider"]) == {"CUDAExecutionProvider"}
     assert found.proof["cuda_graph"] is True
 
 
 @pytest.mark.parametrize("backend", ["efficient", "math"])
-def test_attention_takes_the_kernels_it_is_left(backend: str, model: ModelInfo, tmp_path: Path) -> None:
-    proof = measure("pytorch-fp16", model, tmp_path, sdpa_backend=backend).proof
+def test_attention_takes_the_kernels_it_is_left(backend: str, cells: Callable[..., Measured]) -> None:
+    proof = cells("pytorch-fp16", sdpa_backend=backend).proof
     assert [name for name, may in proof["sdpa_may_use"].items() if may] == [backend]
     assert any("efficient" in name for name in proof["matrix_products"]) == (backend == "efficient")
 
 
-def test_a_tf32_product_is_told_from_an_fp32_one(model: ModelInfo, tmp_path: Path) -> None:
+def test_a_tf32_product_is_told_from_an_fp32_one(cells: Callable[..., Measured]) -> None:
     methods = ("pytorch-fp32", "pytorch-tf32")
-    rounded = {name: measure(name, model, tmp_path).proof["rounds_fp32_to_tf32"] for name in methods}
+    rounded = {name: cells(name).proof["rounds_fp32_to_tf32"] for name in methods}
     assert rounded == {"pytorch-fp32": False, "pytorch-tf32": True}
 
 
