@@ -116,7 +116,9 @@ async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
         else:
             log.artifacts[cell.cell] = made
 
-    await side_by_side(cells, make, log.cohort.workload.device)
+    await side_by_side(
+        cells, make, log.cohort.workload.device, alone=lambda cell: find_method(cell.method).prepares_alone
+    )
     bench.listener.on(Step("prepare", len(cells), len(cells)))
     log.artifacts[log.cohort.cells[1].cell] = log.artifacts[log.cohort.baseline.cell]
 

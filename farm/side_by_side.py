@@ -12,12 +12,25 @@ AT_ONCE: Mapping[Device, int] = {"cpu": 1, "cuda": 6}
 idle: one after the other, the methods of a whole suite would take an hour, of which the GPU works minutes."""
 
 
-async def side_by_side(cells: Sequence[Cell], work: Callable[[int, Cell], Awaitable[None]], device: Device) -> None:
-    """Do `work` for each cell (given its place and itself), begun in their order. What one raises ends all the others.
+async def side_by_side(
+    cells: Sequence[Cell],
+    work: Callable[[int, Cell], Awaitable[None]],
+    device: Device,
+    alone: Callable[[Cell], bool] = lambda _: False,
+) -> None:
+    """Do `work` for each cell (given its place and itself), begun in their order; what one raises ends all the others.
 
-    Raises that, and not a group of it.
+    Cells that want to be `alone` come last, one at a time. Raises what was raised, and not a group of it.
     """
-    free = asyncio.Semaphore(AT_ONCE[device])
+    numbered = list(enumerate(cells))
+    await _at_once([each for each in numbered if not alone(each[1])], work, AT_ONCE[device])
+    await _at_once([each for each in numbered if alone(each[1])], work, 1)
+
+
+async def _at_once(
+    numbered: Sequence[tuple[int, Cell]], work: Callable[[int, Cell], Awaitable[None]], most: int
+) -> None:
+    free = asyncio.Semaphore(most)
 
     async def one(number: int, cell: Cell) -> None:
         async with free:
@@ -25,7 +38,7 @@ async def side_by_side(cells: Sequence[Cell], work: Callable[[int, Cell], Awaita
 
     try:
         async with asyncio.TaskGroup() as group:
-            for number, cell in enumerate(cells):
+            for number, cell in numbered:
                 group.create_task(one(number, cell))
     except* Exception as errors:
         raise errors.exceptions[0] from None

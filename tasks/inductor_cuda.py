@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,16 @@ Mode = Literal["default", "reduce-overhead", "max-autotune"]
 
 COMPILING_CALLS = 3
 """A compiled model's first call compiles, the second warms up for a CUDA graph, the third records it."""
+
+
+COMPILERS = "4"
+"""Processes that compile kernels for one artifact: several artifacts are made at once, and each would take every core.
+"""
+
+
+def limit_compilers() -> None:
+    """Let Inductor start so many and no more. Called before it is imported."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", COMPILERS)
 
 
 def mode_settings(mode: Mode) -> dict[str, Any]:
@@ -101,6 +112,11 @@ class CompileOnGpu(TorchCompileFp32):
         """Kernels are compiled, and chosen by their times, for a chip."""
         return {**super().depends_on(workload), "gpus": gpu_names(), "mode": self.mode}
 
+    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+        """Compile once, with a few compilers at a time, and save what Inductor would otherwise do again."""
+        limit_compilers()
+        super().prepare(model, workload, folder)
+
     def _compiled(self, model: ModelInfo, workload: Workload) -> GpuCompiled:
         import torch
 
@@ -145,6 +161,7 @@ class CompileFp16MaxAutotune(CompileFp16):
     id: ClassVar[str] = "pytorch-fp16-compile-max-autotune"
     about: ClassVar[str] = "torch.compile, FP16, mode max-autotune: with CUDA graphs, products tuned at the shape"
     mode: ClassVar[Mode] = "max-autotune"
+    prepares_alone: ClassVar[bool] = True
 
 
 class CompileBf16(CompileOnGpu):
@@ -170,6 +187,7 @@ class CompileBf16MaxAutotune(CompileBf16):
     id: ClassVar[str] = "pytorch-bf16-compile-max-autotune"
     about: ClassVar[str] = "torch.compile, BF16, mode max-autotune: with CUDA graphs, products tuned at the shape"
     mode: ClassVar[Mode] = "max-autotune"
+    prepares_alone: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -221,6 +239,7 @@ class AotFp16(AotFp32):
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export in FP16 on the GPU, prune where the method does, compile."""
+        limit_compilers()
         import torch
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.utils import fresh_cache

@@ -75,6 +75,8 @@ class Method(ABC):
     forks_after_import: ClassVar[bool] = False
     """True where cells may be forked from a process that has run `import_runtime`: it starts no thread and touches no
     device. Imports that take seconds are then made once for all cells that share them."""
+    prepares_alone: ClassVar[bool] = False
+    """True where preparing for a GPU times kernels there to choose among them: nothing else may run meanwhile."""
     exact: ClassVar[bool] = True
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
     runs_model: ClassVar[bool] = True

@@ -84,6 +84,7 @@ class TensorRtFp16(Method):
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
     requires: ClassVar[tuple[str, ...]] = ("tensorrt", "onnx", "onnxruntime", "torch", "transformers")
     runs_on: ClassVar[tuple[str, ...]] = ("tensorrt",)
+    prepares_alone: ClassVar[bool] = True
     exact: ClassVar[bool] = False
 
     def check_supported(self, machine: Machine, device: Device) -> None:

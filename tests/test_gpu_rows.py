@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import GPU_SLOT, MODEL, plan_of, speedup_rows, suite_of
-from measured import as_table, measured_row
+from measured import RUN, as_table, measured_row, run_record
 
+from farm.query import query
 from farm.records import Round, Turn, WarmUp
 from farm.rendering import to_text
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.speedups import derive_speedups
+from farm.store import Store
 from farm.tables import speedup_table
 from tasks.operations import Architecture
 
@@ -134,3 +137,14 @@ def test_a_gpus_rows_are_held_to_its_own_limits() -> None:
     operations = json.loads(rows_of(GPU_TURN, ())[0]["operations_by_precision"])["fp32"]
     assert limits["pytorch-fp32"] == pytest.approx(operations / 50_000.0)
     assert limits["pytorch-tf32"] < limits["pytorch-fp32"]
+
+
+def test_samples_carry_the_devices_own_time_beside_the_latency(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write_run(run_record())
+    device_ns = list(range(1, 16))
+    store.publish_replica(RUN, "c", 0, [measured_row("c", 0, "pytorch", 1.0, device="cuda", device_ns=device_ns)])
+    store.publish_replica(RUN, "d", 0, [measured_row("d", 0, "pytorch", 1.0)])
+    asked = "SELECT cell, count(*) AS samples, sum(device_ns)::BIGINT AS total FROM samples GROUP BY ALL ORDER BY 1"
+    rows = query(store, asked).to_pylist()
+    assert [(row["samples"], row["total"]) for row in rows] == [(15, 120), (15, None)]

@@ -32,6 +32,22 @@ def test_as_many_run_at_once_as_the_device_bears(device: Device) -> None:
     assert begun == [(number, cell.cell) for number, cell in enumerate(CELLS)]
 
 
+def test_who_wants_to_be_alone_comes_last_and_is() -> None:
+    running: set[int] = set()
+    beside: dict[int, int] = {}
+
+    async def work(number: int, _: Cell) -> None:
+        running.add(number)
+        await asyncio.sleep(0)
+        beside[number] = len(running) - 1
+        running.discard(number)
+
+    asyncio.run(side_by_side(CELLS, work, "cuda", alone=lambda cell: cell.name in {"c0", "c4"}))
+    assert list(beside)[-2:] == [0, 4]
+    assert beside[0] == beside[4] == 0
+    assert beside[1] > 0
+
+
 def test_what_one_raises_ends_the_others_and_is_what_is_raised() -> None:
     ended: list[int] = []
 
