@@ -23,7 +23,7 @@ from tasks.accuracy import predict
 from tasks.artifacts import Artifact, check_outputs, prepare_artifact
 from tasks.ceilings import search_ceilings, search_gpu_ceilings
 from tasks.half import explain_overflow
-from tasks.method import Arrays, Loaded, Method, allocated_bytes, device_clock, find_method
+from tasks.method import Arrays, Loaded, Method, allocated_bytes, device_clock, find_method, late_proof
 from tasks.operations import PRODUCTS
 from tasks.sentinels import Case, Sentinel
 
@@ -192,6 +192,10 @@ class CellProcess:
             "peak_rss_bytes": _peak_rss_bytes(),
             "allocated_vram_bytes": allocated_bytes(getattr(self, "_call", None)),
         }
+
+    def prove_late(self) -> Mapping[str, Any]:
+        """What the method proves after its last timed call. Raises ProofFailedError."""
+        return dict(late_proof(self._call))
 
     def _answer(self, arrays: Arrays, latencies: list[int]) -> np.ndarray:
         started = time.perf_counter_ns()

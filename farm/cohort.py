@@ -233,16 +233,29 @@ class CohortProcess:
             return {}
         return rates
 
-    def finish(self) -> dict[str, dict[str, int | None]]:
-        """End all cells; return the peaks of each one's memory, in bytes."""
+    def finish(self) -> tuple[dict[str, dict[str, int | None]], dict[str, Mapping[str, Any] | Failure]]:
+        """End all cells; return the peaks of each one's memory in bytes, and what it proved after its last call."""
         peaks: dict[str, dict[str, int | None]] = {}
+        proofs: dict[str, Mapping[str, Any] | Failure] = {}
         for name in list(self.pids()):
             if name != SENTINEL:
                 with suppress(Exception):
                     self._residents.wake(name)
                     peaks[name] = self._residents[name].call("peaks", timeout_s=LEAST_CALL_LIMIT_S)
+                    proofs[name] = self._prove_late(name)
             self._residents.kill(name)
-        return peaks
+        return peaks, proofs
+
+    def _prove_late(self, name: str) -> Mapping[str, Any] | Failure:
+        """What only a profiler tells. Where it breaks down, what was measured stands: only its word is missing."""
+        try:
+            proof: Mapping[str, Any] = self._residents[name].call("prove_late", timeout_s=self._limits.load_s)
+        except Exception as error:
+            failure = self._residents.explain(name, error, "profiling took too long")
+            if failure.status == "invalid":
+                return failure
+            return {"remarks": [f"which kernels ran is unknown: {failure.reason}"]}
+        return proof
 
     def close(self) -> None:
         """End every process and release the slot's lock."""

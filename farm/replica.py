@@ -98,7 +98,21 @@ async def measure_replica(
     setup_s = time.monotonic() - started
     measure = _measure_blocked if bench.suite.order == "blocked" else _measure
     await measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
-    log.peaks = await cohort.finish.remote()
+    log.peaks, proofs = await cohort.finish.remote()
+    for cell in log.living():
+        _add_proof(log, cell, proofs.get(cell.cell, {}))
+
+
+def _add_proof(log: ReplicaLog, cell: Cell, late: Mapping[str, Any] | Failure) -> None:
+    """What a cell proved after its last call joins what it proved before its first; it may still be found out."""
+    if isinstance(late, Failure):
+        _fail(log, cell, late)
+        return
+    ready = log.ready[cell.cell]
+    early = ready.proof["method"]
+    remarks = [*early.get("remarks", []), *late.get("remarks", [])]
+    proof = {**ready.proof, "method": {**early, **late, "remarks": remarks}}
+    log.ready[cell.cell] = replace(ready, proof=proof)
 
 
 async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:

@@ -1,6 +1,7 @@
 """Which kernels a GPU really executed for one call: names, number, busy time and the arithmetic their names tell.
 
-One pass of PyTorch's profiler outside timing. NVIDIA's libraries write the types of a product into the kernel's name;
+One pass of PyTorch's profiler, after the last timed call: what it hooks into the driver may stay there and slow down
+every later launch. NVIDIA's libraries write the types of a product into the kernel's name;
 the rules below know the families of names of cuBLAS, cuBLASLt, CUTLASS, cuDNN, Triton and the attention kernels.
 A product whose name tells nothing is listed as unknown and held against nobody.
 """
@@ -36,6 +37,8 @@ PRECISIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
 too. `nvjet` are Hopper's, with a letter for the type of each operand: h is FP16, t BF16, q FP8. Their s is left open:
 FP32 numbers, but on matrix units, whose FP32 may be TF32."""
 
+UNSEEN = "which kernels ran is unknown: PyTorch's profiler (CUPTI) may not see them here"
+
 GRAPH_LAUNCHES = ("cudaGraphLaunch", "cuGraphLaunch")
 KERNEL_LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 
@@ -64,7 +67,9 @@ class Kernels:
         return dict(found)
 
     def evidence(self) -> dict[str, Any]:
-        """For a proof."""
+        """For a proof; where the profiler saw nothing, that this is unknown."""
+        if not self.executed:
+            return {"kernels_per_call": None, "remarks": [UNSEEN]}
         return {
             "kernels_per_call": self.executed,
             "kernel_busy_ns": self.busy_ns,
@@ -109,9 +114,7 @@ def kernels_of(events: Iterable[tuple[str, bool, int]]) -> Kernels:
 
 
 def check_products(kernels: Kernels, allowed: Iterable[str]) -> None:
-    """Raise ProofFailedError where nothing ran on the GPU, or a product's name tells an arithmetic not `allowed`."""
-    if not kernels.executed:
-        raise ProofFailedError("no kernel ran on the GPU, or the profiler (CUPTI) may not see them here")
+    """Raise ProofFailedError where a product's name tells an arithmetic not `allowed`."""
     accepted = {*allowed, "unknown"}
     wrong = {precision: count for precision, count in kernels.products.items() if precision not in accepted}
     if wrong:
@@ -122,7 +125,7 @@ def check_products(kernels: Kernels, allowed: Iterable[str]) -> None:
 
 def check_captured(kernels: Kernels) -> None:
     """Raise ProofFailedError where a call that promises a captured graph launched its kernels one by one."""
-    if not kernels.graph_launches:
+    if kernels.executed and not kernels.graph_launches:
         raise ProofFailedError(f"no CUDA graph was launched: {kernels.launches} kernels were, one by one")
 
 

@@ -66,15 +66,13 @@ class GpuCompiled(EagerCallable):
         self._products = products
 
     def proof(self) -> Mapping[str, Any]:
-        """Graphs, graph breaks, recompilations, the kernels of a call and how they were launched."""
+        """Graphs, graph breaks and recompilations."""
         import torch
         from torch._dynamo.utils import counters
 
-        example = self.example(self._workload)
         compiled = int(counters["stats"]["unique_graphs"])
-        ran = gpu_kernels.executed_kernels(lambda: self(example))
+        self(self.example(self._workload))
         evidence = {
-            **ran.evidence(),
             **attention_backends(),
             "torch_threads": torch.get_num_threads(),
             "compiled_graphs": compiled,
@@ -86,17 +84,24 @@ class GpuCompiled(EagerCallable):
             raise ProofFailedError("nothing was compiled: the module ran eagerly")
         if evidence["recompiles"]:
             raise ProofFailedError("the module was compiled again for an input of the same shape")
+        torch._dynamo.config.error_on_recompile = True
+        return evidence
+
+    def prove_kernels(self) -> Mapping[str, Any]:
+        """The kernels of a call, and that they were launched by a graph where the mode captures one."""
+        ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
         if self._captured:
             gpu_kernels.check_captured(ran)
         gpu_kernels.check_products(ran, self._products)
-        torch._dynamo.config.error_on_recompile = True
-        return evidence
+        return ran.evidence()
 
 
 class CompileOnGpu(TorchCompileFp32):
     """torch.compile at a static shape in one of its modes; CUDA graphs are its own."""
 
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "triton")
+    runs_on: ClassVar[tuple[str, ...] | None] = ("torch", "transformers")
     exact: ClassVar[bool] = False
     mode: ClassVar[Mode] = "default"
 
@@ -210,10 +215,14 @@ class GpuPackage(TorchCallable):
         return self.module(**tensors)
 
     def proof(self) -> Mapping[str, Any]:
+        """What can be told before timing: nothing inside a package can be seen but its kernels."""
+        return {"torch_threads": self._torch.get_num_threads()}
+
+    def prove_kernels(self) -> Mapping[str, Any]:
         """The kernels of a call."""
         ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
         gpu_kernels.check_products(ran, (PRODUCTS[self._dtype],))
-        return {**ran.evidence(), "torch_threads": self._torch.get_num_threads()}
+        return ran.evidence()
 
 
 class AotFp16(AotFp32):
@@ -223,6 +232,7 @@ class AotFp16(AotFp32):
     about: ClassVar[str] = "AOTInductor, FP16, static shape"
     precision: ClassVar[str] = "fp16"
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "triton")
     exact: ClassVar[bool] = False
     dtype: ClassVar[str] = "float16"
     captured: ClassVar[bool] = False

@@ -50,6 +50,15 @@ def device_clock(loaded: Loaded) -> DeviceClock | None:
     return getattr(loaded, "device_clock", None)
 
 
+def late_proof(loaded: Loaded) -> Mapping[str, Any]:
+    """Evidence that cannot be had without leaving traces in the process, such as a profiler's: for after the last call.
+
+    A loaded model that has some returns it from `prove_kernels()`, which raises ProofFailedError as `proof` does.
+    """
+    ask = getattr(loaded, "prove_kernels", None)
+    return {} if ask is None else ask()
+
+
 def allocated_bytes(loaded: Loaded | None) -> int | None:
     """The most memory on a GPU that a loaded model's framework has given out; None where it does not tell."""
     ask = getattr(loaded, "allocated_bytes", None)

@@ -31,6 +31,11 @@ MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_
 """Operators whose dtype decides what a transformer's arithmetic costs."""
 
 
+PRODUCT_KERNELS = {"float32": ("fp32", "tf32"), "float16": ("fp16",), "bfloat16": ("bf16",)}
+"""In which arithmetic a GPU's products may run, by the dtype of what is multiplied. Whether FP32 is rounded to TF32 is
+told by a product itself, which is surer than kernels' names."""
+
+
 def use_threads(workload: Workload) -> None:
     """Give PyTorch the cell's threads and no others. Called before the first operator runs."""
     import torch
@@ -170,18 +175,24 @@ class EagerCallable(TorchCallable):
         wrong = {name for name in products if not name.endswith(f":{self._expected_dtype}")}
         if wrong or not products:
             raise ProofFailedError(f"matrix products ran as {sorted(products)}, not in {self._expected_dtype}")
-        return evidence if on_cpu else evidence | self._prove_kernels(example)
+        if not on_cpu:
+            evidence |= {"rounds_fp32_to_tf32": self._check_rounding(), **attention_backends()}
+        return evidence
 
-    def _prove_kernels(self, example: Arrays) -> dict[str, Any]:
-        """What the GPU really ran; in FP32 the setting decides which units multiply, and a small product tells it."""
-        ran = gpu_kernels.executed_kernels(lambda: self(example))
+    def _check_rounding(self) -> bool:
+        """Whether FP32 products are rounded to TF32, told by one; raises ProofFailedError where that is not asked."""
         rounded = rounds_to_tf32()
         if rounded != self._tf32:
             raise ProofFailedError(f"FP32 products are {'' if rounded else 'not '}rounded to TF32 in this process")
-        # Of FP32's kernels the product just asked tells more than their names do.
-        allowed = {"float32": ("fp32", "tf32"), "float16": ("fp16",), "bfloat16": ("bf16",)}
-        gpu_kernels.check_products(ran, allowed[self._expected_dtype])
-        return {**ran.evidence(), "rounds_fp32_to_tf32": rounded, **attention_backends()}
+        return rounded
+
+    def prove_kernels(self) -> Mapping[str, Any]:
+        """On a GPU, the kernels of a call."""
+        if self._workload.device == "cpu":
+            return {}
+        ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
+        gpu_kernels.check_products(ran, PRODUCT_KERNELS[self._expected_dtype])
+        return ran.evidence()
 
     def find_overflow(self, inputs: Arrays) -> str | None:
         """The first submodule whose result is not finite, in words."""

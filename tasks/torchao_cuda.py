@@ -19,8 +19,8 @@ def in_encoder(module: Any, path: str) -> bool:
 class Quantized(CompileOnGpu):
     """Every linear layer of the encoder quantized, scales by row; attention and the head keep BF16."""
 
-    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "torchao")
-    runs_on: ClassVar[tuple[str, ...]] = ("torch", "transformers", "torchao")
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "triton", "torchao")
+    runs_on: ClassVar[tuple[str, ...] | None] = ("torch", "transformers", "torchao")
     mode: ClassVar[Mode] = "reduce-overhead"
     dtype: ClassVar[str] = "bfloat16"
     product_precisions: ClassVar[Mapping[str, str]] = {"attention": "bf16"}

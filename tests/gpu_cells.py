@@ -60,6 +60,7 @@ class Measured:
 
     ready: WarmUp
     turn: Turn
+    late: Mapping[str, Any]
     peaks: Mapping[str, int | None]
 
     @property
@@ -69,8 +70,8 @@ class Measured:
 
     @property
     def proof(self) -> Mapping[str, Any]:
-        """The method's own evidence."""
-        return self.ready.proof["method"]
+        """The method's own evidence, before and after timing."""
+        return {**self.ready.proof["method"], **self.late}
 
 
 @contextmanager
@@ -116,7 +117,8 @@ def measure(method_id: str, model: ModelInfo, folder: Path, **options: Any) -> M
         resident.call("load", cell, model, artifact, inputs_of(model), timeout_s=LIMIT_S)
         ready = resident.call("warm_up", timeout_s=LIMIT_S)
         turn = resident.call("turn", timeout_s=LIMIT_S)
-        return Measured(ready, turn, resident.call("peaks", timeout_s=LIMIT_S))
+        peaks = resident.call("peaks", timeout_s=LIMIT_S)
+        return Measured(ready, turn, resident.call("prove_late", timeout_s=LIMIT_S), peaks)
 
 
 @contextmanager

@@ -80,6 +80,6 @@ def test_rounds_on_a_gpu_carry_its_readings_and_their_reasons(
     board.sm_mhz = 345
     done, _ = process.round(1, [cell.cell for cell in CELLS])
     assert {"gpu-clock", "gpu-foreign"} <= set(done.taint_reasons)
-    peaks = process.finish()
-    assert set(peaks) == {"first", "second"}
+    peaks, proofs = process.finish()
+    assert set(peaks) == set(proofs) == {"first", "second"}
     assert all(peak["peak_rss_bytes"] and peak["allocated_vram_bytes"] is None for peak in peaks.values())

@@ -11,8 +11,9 @@ from made_up import GPU_SLOT, MODEL, plan_of, speedup_rows, suite_of
 from measured import RUN, as_table, measured_row, run_record
 
 from farm.query import query
-from farm.records import Round, Turn, WarmUp
+from farm.records import Failure, Round, Turn, WarmUp
 from farm.rendering import to_text
+from farm.replica import BaselineLostError, _add_proof
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.speedups import derive_speedups
 from farm.store import Store
@@ -95,8 +96,11 @@ def test_the_table_has_a_gpus_costs_and_keeps_its_width() -> None:
 # Rows of a replica
 
 
-def rows_of(disturbance: dict[str, Any], device_ns: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Rows of one replica on a GPU whose cells took one turn each."""
+IDENTITY = RunIdentity("run", "suite", "full", MODEL, {}, Architecture(6, 768, 3072, 2, 30522, 768))
+
+
+def log_of(disturbance: dict[str, Any], device_ns: tuple[int, ...]) -> ReplicaLog:
+    """One replica on a GPU whose cells took one turn each."""
     suite = suite_of(baseline="pytorch-fp32", methods=["pytorch-fp32", "pytorch-tf32"], lengths=[64], devices=["cuda"])
     log = ReplicaLog(plan_of(suite, slots=(GPU_SLOT,)).cohorts[0], 0, 1, GPU_SLOT)
     turns = {}
@@ -111,8 +115,31 @@ def rows_of(disturbance: dict[str, Any], device_ns: tuple[int, ...]) -> list[dic
     rates = {"fp32": 50_000.0, "tf32": 400_000.0, "memory": 4_000.0}
     log.rounds = [Round(0, 1, tuple(turns), turns, 100, rates)]
     log.ceilings = {rate: {"value": value, "sentinel": value} for rate, value in rates.items()}
-    architecture = Architecture(6, 768, 3072, 2, 30522, 768)
-    return build_rows(log, RunIdentity("run", "suite", "full", MODEL, {}, architecture))
+    return log
+
+
+def rows_of(disturbance: dict[str, Any], device_ns: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The rows of such a replica."""
+    return build_rows(log_of(disturbance, device_ns), IDENTITY)
+
+
+def test_what_is_proved_after_the_last_call_stands_beside_what_was_before_it() -> None:
+    log = log_of(GPU_TURN, (8, 18))
+    _, _, tf32 = log.cohort.cells
+    _add_proof(log, tf32, {"kernels_per_call": 70, "remarks": ["something to know"]})
+    row = build_rows(log, IDENTITY)[2]
+    assert json.loads(row["proof"])["method"]["kernels_per_call"] == 70
+    assert (row["status"], row["reasons"]) == ("ok", ["something to know"])
+
+
+def test_a_method_that_is_found_out_after_its_last_call_gets_no_speedup() -> None:
+    log = log_of(GPU_TURN, (8, 18))
+    baseline, _, tf32 = log.cohort.cells
+    _add_proof(log, tf32, Failure("invalid", "products ran in another arithmetic than promised"))
+    row = derive_speedups(as_table(build_rows(log, IDENTITY)), 0.03).to_pylist()[2]
+    assert (row["status"], row["speedup"]) == ("invalid", None)
+    with pytest.raises(BaselineLostError):
+        _add_proof(log, baseline, Failure("invalid", "products ran elsewhere"))
 
 
 def test_a_row_says_which_gpu_its_process_saw_and_what_it_took_of_it() -> None:
