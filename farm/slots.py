@@ -17,7 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from farm.errors import RequestError
 from farm.guardian import Guardian
 from farm.machine import describe_machine
-from farm.records import Device, Machine, Slot
+from farm.records import Device, Gpu, Machine, Slot
+from farm.side_by_side import AT_ONCE
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
@@ -119,7 +120,7 @@ def slots_of(node: Node, devices: Sequence[Device], smt: Literal["idle", "use"])
     cores = choose_cores(machine, smt)
     slots = []
     for device in devices:
-        gpus: Sequence[str | None] = machine.gpus[: int(node.gpus)] if device == "cuda" else (None,)
+        gpus: Sequence[Gpu | None] = machine.gpu_devices[: int(node.gpus)] if device == "cuda" else (None,)
         for number, gpu in enumerate(gpus):
             slots.append(
                 Slot(
@@ -127,13 +128,25 @@ def slots_of(node: Node, devices: Sequence[Device], smt: Literal["idle", "use"])
                     node_id=node.node_id,
                     hostname=machine.hostname,
                     hardware_class=machine.hardware_class,
-                    cores=cores,
+                    cores=near(gpu, cores) if gpu else cores,
                     node_cpus=node.cpus,
                     memory_bytes=machine.memory_bytes,
-                    gpu=gpu,
+                    gpu=gpu.name if gpu else None,
+                    gpu_index=number,
+                    gpu_uuid=gpu.uuid if gpu else None,
+                    gpu_memory_bytes=gpu.memory_bytes or None if gpu else None,
+                    node_gpus=node.gpus,
                 )
             )
     return slots
+
+
+def near(gpu: Gpu, cores: Sequence[int]) -> tuple[int, ...]:
+    """Those of the cores that stand on the GPU's side of the machine; all where the driver does not tell, or none do.
+
+    Launches and copies from the other side pass through the link between the sockets.
+    """
+    return tuple(core for core in cores if core in gpu.near_cpus) or tuple(cores)
 
 
 @asynccontextmanager
@@ -143,7 +156,8 @@ async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
     The group is bound to the node by its id: otherwise Ray would move it elsewhere when the node dies.
     Raises RequestError if the node is not free within a minute.
     """
-    bundle = {"CPU": slot.node_cpus} | ({"GPU": 1} if slot.gpu else {})
+    # All of the node's GPUs, for they share its cores: which of them the cells see is the slot's to say, not Ray's.
+    bundle = {"CPU": slot.node_cpus} | ({"GPU": slot.node_gpus} if slot.gpu else {})
     group = placement_group([bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": slot.node_id}])
     try:
         try:
@@ -166,10 +180,10 @@ def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
     strategy = PlacementGroupSchedulingStrategy(group, 0)
     return {
         "num_cpus": 0,
-        "num_gpus": 1 if slot.gpu else 0,
+        "num_gpus": slot.node_gpus if slot.gpu else 0,
         "scheduling_strategy": strategy,
         "max_restarts": 0,
-        "max_concurrency": 2,
+        "max_concurrency": 1 + AT_ONCE["cuda" if slot.gpu else "cpu"],
     }
 
 

@@ -73,6 +73,9 @@ MEASURING = (
     "farm.warmup",
     "farm.guards",
     "farm.counters",
+    "farm.gpus",
+    "farm.gpu_guards",
+    "farm.gpu_cohort",
     "farm.own_processes",
 )
 STATISTICS = {
