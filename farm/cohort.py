@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from farm.actor import die_with_parent
+from farm.cores import CoreClaim
 from farm.errors import FarmError
 from farm.gpu_cohort import GpuSide
 from farm.guards import Watch, disturbance, taint_reasons
@@ -52,18 +50,11 @@ class CohortProcess:
         self._gpu = GpuSide(slot)
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}
-        self._lock: int | None = None
+        self._claim = CoreClaim(_with_siblings(slot.cores), whole_machine=not slot.packed)
 
     def lock_slot(self) -> bool:
-        """Take the machine-wide lock of this slot; false while another Ray on this machine measures on it."""
-        if self._lock is None:
-            # One lock a machine, not one a slot: slots of one machine share its caches and memory bandwidth.
-            self._lock = os.open(Path(tempfile.gettempdir()) / "inference-farm.lock", os.O_RDONLY | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        """Take this machine's cores for the slot; false while another Ray on the machine measures on them."""
+        return self._claim.take()
 
     def prepare(self, cell: Cell, model: ModelInfo, later: Sequence[Workload] = ()) -> Artifact | Failure:
         """Find the cell's artifact in this node's cache, or make it in a process of its own.
@@ -258,11 +249,9 @@ class CohortProcess:
         return proof
 
     def close(self) -> None:
-        """End every process and release the slot's lock."""
+        """End every process and give the slot's cores free."""
         self._residents.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._claim.give_up()
 
     def pids(self) -> Mapping[str, int]:
         """Process ids of the living cells, for tests and for people who look with their own tools."""

@@ -38,6 +38,7 @@ def _describe() -> Machine:
     usable = tuple(sorted(_usable_cpus()))
     siblings = _smt_siblings(usable)
     gpus, no_gpu = find_gpus(visible=visible_to_cuda())
+    numa_nodes = _numa_nodes(usable)
     facts = {
         "cpu_model": _cpu_model(),
         "sockets": _sockets(usable),
@@ -52,9 +53,10 @@ def _describe() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         usable_cpus=usable,
         smt_siblings=siblings,
-        hardware_class=_hardware_class(facts),
         gpu_devices=gpus,
         no_gpu=no_gpu,
+        numa_nodes=numa_nodes,
+        hardware_class=_hardware_class(facts | ({"numa_nodes": len(numa_nodes)} if len(numa_nodes) > 1 else {})),
         **facts,  # type: ignore[arg-type]
     )
 
@@ -90,10 +92,18 @@ def _smt_siblings(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(groups))
 
 
+def _numa_nodes(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The usable CPUs of each NUMA node that has any, in the kernel's order."""
+    folders = sorted(Path("/sys/devices/system/node").glob("node[0-9]*"), key=lambda path: int(path.name[4:]))
+    lists = [path for folder in folders if (path := folder / "cpulist").is_file()]
+    near = [tuple(sorted(_parse_cpu_list(path.read_text()) & set(cpus))) for path in lists]
+    return tuple(each for each in near if each)
+
+
 def _parse_cpu_list(text: str) -> set[int]:
     """Parse the kernel's list format, such as `0-3,8`."""
     cpus: set[int] = set()
-    for part in text.strip().split(","):
+    for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         cpus.update(range(int(first), int(last or first) + 1))
     return cpus

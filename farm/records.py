@@ -63,6 +63,8 @@ class Machine:
     """More about each of `gpus`, in their order."""
     no_gpu: str = ""
     """Why there is none, in the driver's words."""
+    numa_nodes: tuple[tuple[int, ...], ...] = ()
+    """The usable CPUs of each NUMA node that has any; empty where the platform does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +113,29 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU."""
+    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU.
+
+    `ray_cpus` are the CPUs, as Ray counts them, that are held while it is used: all of the node's unless it is
+    `packed`, which is to say that other slots of the node measure at the same time.
+    """
 
     slot: str
     node_id: str
     hostname: str
     hardware_class: str
     cores: tuple[int, ...]
-    node_cpus: float
+    ray_cpus: float
     memory_bytes: int
     gpu: str | None = None
     gpu_index: int = 0
     """Its place among the GPUs that Ray gives out on the node."""
     gpu_uuid: str | None = None
     gpu_memory_bytes: int | None = None
-    node_gpus: float = 1.0
-    """GPUs that Ray gives out on the node: a cohort holds them all, and shows its cells one."""
+    ray_gpus: float = 1.0
+    """GPUs to take from Ray: all of the node unless the slot is packed; cells see one."""
+    packed: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    """The Ray node's labels, by name."""
 
 
 @dataclass(frozen=True, slots=True)

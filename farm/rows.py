@@ -125,6 +125,7 @@ def _place(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         "gpu": log.slot.gpu,
         # What CUDA was allowed to see is the GPU's UUID: the one Ray gave, whichever the plan had in mind.
         "gpu_uuid": (ready.proof.get("visible_gpus") or log.slot.gpu_uuid) if ready and log.slot.gpu else None,
+        "packed": log.slot.packed,
         "pid": ready.proof["pid"] if ready else None,
         "proof": json.dumps(ready.proof, sort_keys=True, default=str) if ready else None,
     }

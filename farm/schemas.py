@@ -41,6 +41,11 @@ _PLACE = [
     _column("cores", pa.list_(pa.int32()), "logical CPUs of the slot"),
     _column("gpu", pa.string(), "GPU model, or null"),
     _column("gpu_uuid", pa.string(), "the one GPU that the cell's process could see"),
+    _column(
+        "packed",
+        pa.bool_(),
+        "true if other slots of the machine may have measured at the same time",
+    ),
     _column("pid", pa.int32(), "process id of the cell"),
 ]
 
@@ -169,6 +174,16 @@ _STATE = pa.struct(
     ]
 )
 
+_NODE = pa.struct(
+    [
+        _column("node", pa.string(), "host name of the node"),
+        _column("replicas", pa.int32(), "replicas measured there"),
+        _column("speedup", pa.float64(), "speedup over their rounds that count"),
+        _column("low", pa.float64(), "lower end of its 95 % interval"),
+        _column("high", pa.float64(), "upper end of its 95 % interval"),
+    ]
+)
+
 SPEEDUP_SCHEMA = pa.schema(
     [
         *[MEASUREMENT_SCHEMA.field(name) for name in ("run", "suite", "hardware_class", "cohort", "cell", "role")],
@@ -199,6 +214,8 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("resolved", pa.bool_(), "whether the interval's half-width is within what the effort aims at"),
         _column("speedup_all_rounds", pa.float64(), "speedup over disturbed rounds too; null where none was left out"),
         _column("states", pa.list_(_STATE), "speedup per state of the machine, where there are two states or more"),
+        _column("nodes", pa.list_(_NODE), "speedup per node before pooling, where replicas were spread over several"),
+        MEASUREMENT_SCHEMA.field("packed"),
         _column("bootstrap_low", pa.float64(), "lower end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_high", pa.float64(), "upper end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_agrees", pa.bool_(), "whether the bootstrap supports the interval"),

@@ -17,6 +17,7 @@ from farm.claims import holm
 from farm.costs import break_even, costs_of, gpu_costs_of
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, over, taints
+from farm.places import node_ratios
 from farm.quality import accuracy_columns
 from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
@@ -83,10 +84,14 @@ def current(store: Store, run: str) -> pa.Table:
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
-def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
-    """The speedups of one cohort from the replicas published so far; nothing is stored."""
-    measurements = store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
-    return derive_speedups(measurements, same_within(store, run), pilot=pilot(store, run), checked=False)
+def read_for_speedups(store: Store, run: str, cohort: str | None = None) -> pa.Table:
+    """The measurements published so far, of one cohort or of all, with the columns that speedups are derived from."""
+    return store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
+
+
+def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The same for rows that are about to be published."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA).select(_COLUMNS)
 
 
 def same_within(store: Store, run: str) -> float:
@@ -188,6 +193,7 @@ def _judged(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
         "resolved": None if aim.half_width is None else _half_width(found) <= aim.half_width,
         "speedup_all_rounds": everything.speedup if everything.rounds > found.rounds else None,
         "states": _states(compared, aim.pilot),
+        "nodes": node_ratios(compared, aim.pilot),
         "bootstrap_low": check.low if check else None,
         "bootstrap_high": check.high if check else None,
         "bootstrap_agrees": check.agrees if check else None,

@@ -64,7 +64,7 @@ def test_a_slot_takes_the_cores_on_its_gpus_side_and_says_which_gpu() -> None:
     machine = replace(MACHINE, gpus=("a", "b"), gpu_devices=gpus)
     first, second = slots_of(Node("node", 4.0, 2.0, machine), ["cuda"], "idle")
     assert (first.cores, second.cores) == ((0, 1), (2, 3))
-    assert (first.gpu_uuid, second.gpu_uuid, second.gpu_index, second.node_gpus) == ("GPU-0", "GPU-far", 1, 2.0)
+    assert (first.gpu_uuid, second.gpu_uuid, second.gpu_index, second.ray_gpus) == ("GPU-0", "GPU-far", 1, 2.0)
 
 
 @pytest.mark.parametrize("near_cpus", [(), (90, 91)])
