@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from farm.events import Event, Listener, ReplicaDone, RoundDone, RunBegan, Step
 
@@ -38,33 +38,40 @@ JobEvent = Event | JobEnded
 _KINDS: Mapping[str, TypeAdapter[Any]] = {kind.__name__: TypeAdapter(kind) for kind in (*get_args(Event), JobEnded)}
 
 
-def as_line(event: JobEvent) -> str:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event out of a log, and when it was told (Unix seconds)."""
+
+    event: JobEvent
+    at_unix_s: float
+
+
+def as_line(event: JobEvent, at_unix_s: float) -> str:
     """One line that `from_line` reads; what a screen does not show is left out of it."""
     kind = type(event).__name__
     # Not pydantic's own JSON, which turns the NaN of a spread that is not known into null.
     body = json.dumps(_KINDS[kind].dump_python(_shortened(event)), default=float)
-    return f"{MARK}{kind} {body}"
+    return f"{MARK}{at_unix_s:.1f} {kind} {body}"
 
 
-def from_line(line: str) -> JobEvent | None:
+def from_line(line: str) -> Told | None:
     """The event of a line; None for any other line, and for an event that this release does not know."""
     if not line.startswith(MARK):
         return None
-    kind, _, body = line[len(MARK) :].partition(" ")
     try:
-        found: JobEvent = _KINDS[kind].validate_json(body)
-    except (KeyError, ValidationError):
+        at, kind, body = line.removeprefix(MARK).split(" ", 2)
+        return Told(_KINDS[kind].validate_json(body), float(at))
+    except (KeyError, ValueError):  # pydantic's own error is a ValueError
         return None
-    return found
 
 
 class LineWriter:
-    """Writes events as lines, rounds and steps only now and then. `write` takes a line, `clock` tells seconds."""
+    """Writes events as lines, rounds and steps only now and then. `write` takes a line, `clock` tells Unix seconds."""
 
-    def __init__(self, write: Any, clock: Any) -> None:
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
-        self._told = {RoundDone: -ROUND_EVERY_S, Step: -STEP_EVERY_S}
+        self._told: dict[type, float] = {}
         self._stage = ""
 
     def on(self, event: Event) -> None:
@@ -73,11 +80,11 @@ class LineWriter:
             new_stage = isinstance(event, Step) and event.stage != self._stage
             self._stage = event.stage if isinstance(event, Step) else ""
             every_s = ROUND_EVERY_S if isinstance(event, RoundDone) else STEP_EVERY_S
-            now = self._clock()
-            if not new_stage and now - self._told[type(event)] < every_s:
+            told = self._told.get(type(event))
+            if not new_stage and told is not None and self._clock() - told < every_s:
                 return
-            self._told[type(event)] = now
-        self._write(as_line(event))
+            self._told[type(event)] = self._clock()
+        self._write(as_line(event, self._clock()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,13 @@ COPIES_OF_WEIGHTS = 2.5
 """What a cell is expected to need: a runtime with its libraries, and weights in the file's and the runtime's layout
 beside activations. Generous, as a pack that is too small costs minutes and one that is too large costs the run."""
 
+GPU_MEMORY_SHARE = 0.9
+GPU_PROCESS_BYTES = 1_200_000_000
+GPU_COPIES_OF_WEIGHTS = 3.0
+GPU_SENTINEL_BYTES = 5_000_000_000
+"""The same for a GPU's memory. A process takes 300 to 600 MB for CUDA and its libraries' code before it holds anything,
+and matrix libraries add workspaces; parked cells keep all of it. The sentinel holds its operands beside them."""
+
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
 TWIN_SUFFIX = "~twin"
@@ -69,8 +76,10 @@ def resolve_devices(suite: Suite, machines: Sequence[Machine]) -> tuple[Device, 
     if "auto" in suite.devices:
         return ("cpu", "cuda") if has_gpu else ("cpu",)
     if "cuda" in suite.devices and not has_gpu:
+        told = next((f" ({machine.no_gpu})" for machine in machines if machine.no_gpu), "")
         raise RequestError(
-            "devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports. "
+            f"devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports{told}. It takes an "
+            "NVIDIA GPU with its driver, a PyTorch built for CUDA, and pip install 'inference-farm[gpu]'. "
             "Use --device cpu, or an --address whose cluster has one"
         )
     return tuple(device for device in suite.devices if device != "auto")
@@ -218,18 +227,27 @@ def _packs(cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: Model
     Methods that the suite compares directly stay together. Raises RequestError where they do not fit together.
     """
     pair, others = list(cells[:2]), cells[2:]
-    size = max(1, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)) - 2)
+    size = max(1, _most_alive(model, slot) - 2)
     packs: list[list[Cell]] = []
     for group in _groups(others, compare):
         if len(group) > size:
             raise RequestError(
-                f"compare: {len(group)} methods do not fit into this machine's memory together, only {size} do; "
+                f"compare: {len(group)} methods do not fit into the memory here together, only {size} do; "
                 "compare fewer of them at once"
             )
         if not packs or len(packs[-1]) + len(group) > size:
             packs.append([])
         packs[-1] += group
     return [pair + pack for pack in packs] or [pair]
+
+
+def _most_alive(model: ModelInfo, slot: Slot) -> int:
+    """How many cells of a model fit the slot's memory together, the GPU's too where there is one."""
+    most = int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes))
+    if slot.gpu_memory_bytes is None:
+        return most
+    free_bytes = slot.gpu_memory_bytes * GPU_MEMORY_SHARE - GPU_SENTINEL_BYTES
+    return min(most, int(free_bytes / (GPU_PROCESS_BYTES + GPU_COPIES_OF_WEIGHTS * model.weight_bytes)))
 
 
 def _groups(cells: Sequence[Cell], compare: Sequence[Sequence[str]]) -> list[list[Cell]]:

@@ -16,6 +16,7 @@ from farm.events import CellFailed, Listener, RoundDone, Step
 from farm.plan import round_order
 from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
 from farm.rows import ReplicaLog, logits_of
+from farm.side_by_side import side_by_side
 from farm.stopping import Allowance, Effort
 from farm.suite import Suite
 from farm.variance import VarianceParts
@@ -102,22 +103,41 @@ async def measure_replica(
     setup_s = time.monotonic() - started
     measure = _measure_blocked if bench.suite.order == "blocked" else _measure
     await measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
-    log.peak_rss_bytes = await cohort.finish.remote()
+    log.peaks, proofs = await cohort.finish.remote()
+    for cell in log.living():
+        _add_proof(log, bench, cell, proofs.get(cell.cell, {}))
+
+
+def _add_proof(log: ReplicaLog, bench: Bench, cell: Cell, late: Mapping[str, Any] | Failure) -> None:
+    """What a cell proved after its last call joins what it proved before its first; it may still be found out."""
+    if isinstance(late, Failure):
+        _fail(log, bench, cell, late)
+        return
+    ready = log.ready[cell.cell]
+    early = ready.proof["method"]
+    remarks = [*early.get("remarks", []), *late.get("remarks", [])]
+    proof = {**ready.proof, "method": {**early, **late, "remarks": remarks}}
+    log.ready[cell.cell] = replace(ready, proof=proof)
 
 
 async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Make or find every cell's artifact. The twin shares the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.role != "twin"]
-    for number, cell in enumerate(cells):
+
+    async def make(number: int, cell: Cell) -> None:
         if cell.unsupported:
             _fail(log, bench, cell, Failure("unsupported", cell.unsupported))
-            continue
+            return
         bench.listener.on(Step("prepare", number, len(cells), _at(cell)))
         made = await cohort.prepare.remote(cell, bench.model, bench.later_workloads(log.cohort, cell))
         if isinstance(made, Failure):
             _fail(log, bench, cell, made)
         else:
             log.artifacts[cell.cell] = made
+
+    await side_by_side(
+        cells, make, log.cohort.workload.device, alone=lambda cell: find_method(cell.method).prepares_alone
+    )
     bench.listener.on(Step("prepare", len(cells), len(cells)))
     log.artifacts[log.cohort.cells[1].cell] = log.artifacts[log.cohort.baseline.cell]
 
@@ -129,15 +149,20 @@ async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
         return
     shortest = min(bench.suite.lengths)
     cells = [cell for cell in log.cohort.cells if cell.role != "twin" and cell.cell in log.artifacts]
-    reference: np.ndarray | None = None
-    for number, cell in enumerate(cells):
+    answers: dict[str, np.ndarray] = {}
+
+    async def answer(number: int, cell: Cell) -> None:
         bench.listener.on(Step("evaluate", number, len(cells), cell.name))
         at_shortest = replace(cell, workload=replace(cell.workload, length=shortest))
         logits = await cohort.evaluate.remote(at_shortest, bench.model, evaluation.encoded, evaluation.sha256)
         if isinstance(logits, Failure):
             _fail(log, bench, cell, logits)
-            continue
-        reference = logits if reference is None else reference
+        else:
+            answers[cell.cell] = logits
+
+    await side_by_side(cells, answer, log.cohort.workload.device)
+    reference = answers[log.cohort.baseline.cell]
+    for cell, logits in ((cell, answers[cell.cell]) for cell in cells if cell.cell in answers):
         exact = find_method(cell.method).exact
         judged = quality.judge(reference, logits, evaluation.labels, exact, evaluation.max_drop_points)
         log.quality[cell.cell] = judged
@@ -151,7 +176,7 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
     bench.listener.on(Step("load", 0, len(cells), "starting processes"))
-    watched = bench.suite.sentinels and log.cohort.workload.device == "cpu"
+    watched = bench.suite.sentinels
     for name, failure in (await cohort.boot.remote(cells, bench.model, watched)).items():
         _fail(log, bench, _cell(log, name), failure)
     if watched:

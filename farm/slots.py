@@ -20,7 +20,8 @@ from farm.errors import RequestError
 from farm.guardian import Guardian
 from farm.hardware import classify
 from farm.machine import describe_machine
-from farm.records import Device, Machine, Slot
+from farm.records import Device, Gpu, Machine, Slot
+from farm.side_by_side import AT_ONCE
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
@@ -184,22 +185,50 @@ def slots_of(
     cores = choose_cores(machine, smt)
     slots: list[Slot] = []
     for device in devices:
-        gpus: Sequence[str | None] = machine.gpus[: int(node.gpus)] if device == "cuda" else (None,)
+        gpus: Sequence[Gpu | None] = machine.gpu_devices[: int(node.gpus)] if device == "cuda" else (None,)
         if exclusive == "node":
-            shares = [cores] * len(gpus)
+            shares = [near(gpu, cores) if gpu else cores for gpu in gpus]
         elif device == "cuda":
             shares = _parts(cores, len(gpus))
         else:
-            shares = [near for each in machine.numa_nodes if (near := tuple(sorted(set(cores) & set(each))))] or [cores]
+            shares = [own for each in machine.numa_nodes if (own := tuple(sorted(set(cores) & set(each))))] or [cores]
             gpus = (None,) * len(shares)
         packed = exclusive == "slot"
-        whole = Slot("", node.node_id, machine.hostname, machine.hardware_class, cores, node.cpus, machine.memory_bytes)
         parts = len(shares) if packed else 1
         for number, (gpu, share) in enumerate(zip(gpus, shares, strict=True)):
-            slot = replace(whole, slot=f"{machine.hostname}-{device}{number}", cores=share, gpu=gpu, packed=packed)
-            memory_bytes, cpus = machine.memory_bytes // parts, node.cpus / parts
-            slots.append(replace(slot, memory_bytes=memory_bytes, ray_cpus=max(1.0, cpus // 1), labels=node.labels))
+            slot = Slot(
+                slot=f"{machine.hostname}-{device}{number}",
+                node_id=node.node_id,
+                hostname=machine.hostname,
+                hardware_class=machine.hardware_class,
+                cores=share,
+                ray_cpus=max(1.0, node.cpus // parts) if packed else node.cpus,
+                memory_bytes=machine.memory_bytes // parts,
+                packed=packed,
+                labels=node.labels,
+            )
+            slots.append(_with_gpu(slot, gpu, number, node.gpus) if gpu else slot)
     return slots
+
+
+def _with_gpu(slot: Slot, gpu: Gpu, number: int, node_gpus: float) -> Slot:
+    """A slot of its own takes the one GPU that Ray gives it; otherwise all of the node's, for they share its cores."""
+    return replace(
+        slot,
+        gpu=gpu.name,
+        gpu_index=0 if slot.packed else number,
+        gpu_uuid=None if slot.packed else gpu.uuid,
+        gpu_memory_bytes=gpu.memory_bytes or None,
+        ray_gpus=1.0 if slot.packed else node_gpus,
+    )
+
+
+def near(gpu: Gpu, cores: Sequence[int]) -> tuple[int, ...]:
+    """Those of the cores that stand on the GPU's side of the machine; all where the driver does not tell, or none do.
+
+    Launches and copies from the other side pass through the link between the sockets.
+    """
+    return tuple(core for core in cores if core in gpu.near_cpus) or tuple(cores)
 
 
 def _parts(cores: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
@@ -216,7 +245,8 @@ async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
     The group is bound to the node by its id: otherwise Ray would move it elsewhere when the node dies.
     Raises NodeBusyError if the slot's CPUs are not free within some seconds.
     """
-    bundle = {"CPU": slot.ray_cpus} | ({"GPU": 1} if slot.gpu else {})
+    # Which of the GPUs the cells see is the slot's to say, not Ray's.
+    bundle = {"CPU": slot.ray_cpus} | ({"GPU": slot.ray_gpus} if slot.gpu else {})
     group = placement_group([bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": slot.node_id}])
     try:
         try:
@@ -236,10 +266,10 @@ def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
     strategy = PlacementGroupSchedulingStrategy(group, 0)
     return {
         "num_cpus": 0,
-        "num_gpus": 1 if slot.gpu else 0,
+        "num_gpus": slot.ray_gpus if slot.gpu else 0,
         "scheduling_strategy": strategy,
         "max_restarts": 0,
-        "max_concurrency": 2,
+        "max_concurrency": 1 + AT_ONCE["cuda" if slot.gpu else "cpu"],
     }
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from farm import stats, stopping
 from farm.bootstrap import cross_check, paired_turns
 from farm.claims import holm
-from farm.costs import break_even, costs_of
+from farm.costs import break_even, costs_of, gpu_costs_of
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, over, taints
 from farm.places import node_ratios
@@ -154,7 +154,7 @@ def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     status = min((row["status"] for row in rows), key=_WORST_FIRST.index)
     shared = {name: first.get(name) for name in SPEEDUP_SCHEMA.names if name in MEASUREMENT_SCHEMA.names}
     baseline = next((process.baseline for process in processes if process.baseline is not None), None)
-    row = shared | costs_of(processes) | _quality(rows, baseline)
+    row = shared | costs_of(processes) | gpu_costs_of(processes) | _quality(rows, baseline)
     reasons = _reasons(rows)
     row |= {"status": status, "reasons": reasons, "replicas": len(rows)}
     row["baseline"] = baseline["name"] if baseline else None

@@ -132,6 +132,11 @@ class Jobs:
             listed = [each for each in self._client.list_jobs() if (each.metadata or {}).get(_ABOUT) == "run"]
         return sorted(map(_described, listed), key=lambda each: each.started_unix_s or 0, reverse=True)
 
+    def log(self, job: str) -> str:
+        """What a job has said so far."""
+        with _answered(self.address):
+            return str(self._client.get_job_logs(job))
+
     def stop(self, job: str) -> None:
         """Tell a job to end; what it has published is kept, and submitting the same suite goes on from there."""
         self.find(job)

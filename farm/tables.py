@@ -164,6 +164,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
             *caveats.limit_lines(rows),
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),
+            *caveats.unread_lines(rows),
             *caveats.state_lines(rows),
             *places.node_lines(rows),
             *places.packed_lines(rows),

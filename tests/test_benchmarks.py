@@ -27,7 +27,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     return importlib.import_module
 
 
-@pytest.mark.parametrize("script", ["aa_spread", "peer", "harness_overhead", "scheduling_scale", "raylets", "chaos"])
+@pytest.mark.parametrize(
+    "script", ["aa_spread", "peer", "harness_overhead", "report_scale", "scheduling_scale", "raylets", "chaos"]
+)
 def test_a_script_says_how_it_is_used(script: str) -> None:
     ran = subprocess.run(
         [sys.executable, str(FOLDER / f"{script}.py"), "--help"],

@@ -41,6 +41,17 @@ PURE = (
     "roofline",
     "direct",
     "choice",
+    "report.answer",
+    "report.chart_parts",
+    "report.charts_found",
+    "report.charts_samples",
+    "report.charts_trust",
+    "report.content",
+    "report.labels",
+    "report.numbers",
+    "report.subject",
+    "report.theme",
+    "report.traces",
 )
 IMPURE = {
     "ray",
@@ -56,7 +67,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.cluster", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.cluster", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
@@ -64,6 +75,9 @@ MEASURING = (
     "farm.warmup",
     "farm.guards",
     "farm.counters",
+    "farm.gpus",
+    "farm.gpu_guards",
+    "farm.gpu_cohort",
     "farm.own_processes",
 )
 STATISTICS = {

@@ -29,6 +29,7 @@ class Story:
     with_wrong_token: tuple[int, str]
     job: str
     listed_after_kill: str
+    standing: str
     attached: tuple[int, str]
     attached_again: tuple[int, str]
     stopped: tuple[int, str]
@@ -50,7 +51,7 @@ def story() -> Iterator[Story]:
 def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pytest.MonkeyPatch) -> Story:
     at = ("--address", cluster.dashboard)
     patch.setenv("HOME", str(place.root / "nobody"))
-    suite = str(place.suite(methods=METHODS, lengths=LENGTHS, budget_s=6))
+    suite = str(place.suite(methods=METHODS, lengths=LENGTHS, budget_s=3))
     without_token = place.farm("submit", suite, *at)
     patch.setenv("RAY_AUTH_TOKEN", "another")
     with_wrong_token = place.farm("submit", suite, *at)
@@ -59,11 +60,12 @@ def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pyte
     following, job = _submitted(place, suite, *at)
     following.kill()
     following.wait(60)
+    standing = place.farm("status", *at)[1]
     listed_after_kill = place.farm("submit", "--list", *at)[1]
     attached = place.farm("submit", "--attach", job, *at)
     attached_again = place.farm("submit", "--attach", job, *at, "--results", "second")
 
-    slow = str(place.suite("slow.yaml", methods=METHODS, lengths=LENGTHS, budget_s=60))
+    slow = str(place.suite("slow.yaml", methods=METHODS, lengths=LENGTHS, budget_s=30))
     following, stopping = _submitted(place, slow, *at)
     stopped = place.farm("submit", "--stop", stopping, *at)
     said = following.communicate(timeout=120)[0]
@@ -77,14 +79,20 @@ def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pyte
         with_wrong_token=with_wrong_token,
         job=job,
         listed_after_kill=listed_after_kill,
+        standing=standing,
         attached=attached,
         attached_again=attached_again,
         stopped=stopped,
         follower_of_stopped=(following.returncode, said),
         in_bucket=in_bucket,
         table_of_bucket=place.farm("table", BUCKET_RESULTS),
-        objects=outside(bucket).cat(f"{BUCKET}/results", recursive=True),
+        objects=_objects(bucket),
     )
+
+
+def _objects(bucket: dict[str, str]) -> dict[str, bytes]:
+    files = outside(bucket)
+    return {name: files.cat_file(name) for name in files.find(BUCKET)}
 
 
 def _submitted(place: Place, *arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -119,6 +127,11 @@ def test_a_job_goes_on_when_its_follower_is_killed(story: Story) -> None:
     assert "RUNNING" in line
 
 
+def test_the_status_of_a_job_tells_what_is_done(story: Story) -> None:
+    assert story.job in story.standing
+    assert f"of {len(LENGTHS)} cohort replicas" in story.standing
+
+
 def test_who_attaches_sees_the_whole_run_and_gets_its_results(story: Story) -> None:
     code, said = story.attached
     assert code == 0, said
@@ -151,7 +164,8 @@ def test_a_run_on_a_node_of_the_cluster_puts_its_results_into_a_bucket(story: St
     assert story.in_bucket[0] == 0, story.in_bucket[1]
     assert story.table_of_bucket[0] == 0
     assert "control-work" in story.table_of_bucket[1]
-    assert sorted(name.split("/")[2] for name in story.objects) == ["measurements", "runs", "speedups"]
+    kinds = [name.split("/")[2] for name in story.objects]
+    assert sorted(kinds) == ["measurements", "progress", "runs", "speedups"]
 
 
 def test_credentials_are_neither_stored_nor_logged(story: Story) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from farm.cli.commands import (
     LengthsOption,
     MethodsOption,
     ModelOption,
+    ResultsArgument,
     ResultsOption,
     SetOption,
     SuiteArgument,
@@ -81,6 +83,37 @@ def submit(
     job = jobs.submit(wanted, results if "://" in results else "", fresh, command)
     error_console().print(f"job {job}; to follow it again: farm submit --attach {job} --address {address}")
     return DONE if detach else _follow(jobs, job, results, quiet)
+
+
+@app.command()
+def status(
+    results: ResultsArgument = "results",
+    run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="A cluster's dashboard: its jobs, too.")] = None,
+) -> int:
+    """How a run stands: what is done, what runs where, what failed and why, how long the rest takes."""
+    from farm.status import of_job_log, of_results
+
+    blocks: list[list[tuple[str, str]]] = []
+    if address is not None:
+        from farm.submit import Jobs  # which imports Ray
+
+        jobs = Jobs(address)
+        found = jobs.all()
+        running = [job for job in found if job.status == "RUNNING"] or found[:1]
+        blocks = [[("job", f"{job.job}; {job.status}"), *of_job_log(jobs.log(job.job), time.time())] for job in running]
+        blocks = blocks or [[("job", "none of the farm's on this cluster")]]
+    try:
+        blocks.append(of_results(results, run, time.time()))
+    except RequestError:
+        if address is None or run is not None:
+            raise
+    for number, block in enumerate(blocks):
+        if number:
+            typer.echo("")
+        for about, text in block:
+            typer.echo(f"{about:9}{text}")
+    return DONE
 
 
 @app.command()
@@ -163,11 +196,11 @@ class _Watched:
         """Take one line of the log."""
         from farm.job_log import from_line
 
-        event = from_line(line)
-        if event is None:
+        told = from_line(line)
+        if told is None:
             self.last = [*self.last, line][-LAST_LINES:]
         else:
-            self._event(event)
+            self._event(told.event)
 
     def _event(self, event: JobEvent) -> None:
         from farm.events import RunBegan

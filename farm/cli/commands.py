@@ -101,6 +101,7 @@ def run(
 ) -> int:
     """Measure a suite. The same command continues an unfinished run."""
     from farm.cli.flags import suite_from_flags
+    from farm.cli.watching import watched
     from farm.driver import run_suite
     from farm.results import Results
 
@@ -108,8 +109,12 @@ def run(
     console = Console()
     command = shlex.join(["farm", *sys.argv[1:]])
     left = "everything published is kept. The same command continues the run"
-    with if_interrupted(left), closing(make_screen(console, quiet)) as screen:
-        outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=screen)
+    with (
+        if_interrupted(left),
+        closing(make_screen(console, quiet)) as screen,
+        watched(screen, results, metrics=address is not None) as listener,
+    ):
+        outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=listener)
     _write(Results(outcome.root, outcome.run).table("text"))
     console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
     return SOME_FAILED if outcome.failed_cells else DONE
@@ -204,17 +209,17 @@ def methods() -> int:
         runnable = []
         reasons = []
         for device in method.devices:
+            if device == "cuda" and not machine.gpus:
+                reasons.append(f"no CUDA GPU here: {machine.no_gpu}")
+                continue
             try:
                 method.check_supported(machine, device)
+                runnable.append(device)
             except MethodUnsupportedError as error:
                 reasons.append(str(error))
-            else:
-                if device == "cpu" or machine.gpus:
-                    runnable.append(device)
-                else:
-                    reasons.append("no CUDA GPU here")
         here = ", ".join(runnable) or "no"
-        about = method.about if runnable else f"{method.about} ({reasons[0]})"
+        told = reasons if machine.gpus or not runnable else []
+        about = f"{method.about} ({told[0]})" if told else method.about
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE

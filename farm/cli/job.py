@@ -26,14 +26,15 @@ def run(
 ) -> None:
     """Measure the suite on this cluster; every event is a line of the log, and so is how it ended."""
     from farm.cli.screen import PlainScreen
+    from farm.cli.watching import watched
     from farm.driver import run_suite
     from farm.errors import FarmError, RequestError, ResultsError
     from farm.job_log import JobEnded, LineWriter, Together, as_line
     from farm.suite import load_suite
 
     try:
-        with closing(PlainScreen(Console(width=160))) as screen:
-            told = Together((screen, LineWriter(_say, time.monotonic)))
+        with closing(PlainScreen(Console(width=160))) as screen, watched(screen, _home(results), metrics=True) as seen:
+            told = Together((seen, LineWriter(_say, time.time)))
             wanted = load_suite(suite)
             outcome = run_suite(wanted, _home(results), "auto", fresh=fresh, command=command, listener=told)
         ended = JobEnded(1 if outcome.failed_cells else 0, outcome.run, outcome.failed_cells)
@@ -43,7 +44,7 @@ def run(
         ended = JobEnded(1, message=str(error))
     except KeyboardInterrupt:
         ended = JobEnded(130, message="the job was stopped; everything published is kept")
-    _say(as_line(ended))
+    _say(as_line(ended, time.time()))
     # To Ray a job that measured has succeeded, whatever came out.
     raise typer.Exit(ended.code if ended.message else 0)
 
