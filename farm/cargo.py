@@ -28,7 +28,7 @@ Files = Mapping[str, tuple[int, str]]
 
 
 class Cargo:
-    """A folder that other nodes may need, such as a model's; its path there is the same unless `there` names another."""
+    """A folder that other nodes may need, such as a model's; its path there is the same, or `there`."""
 
     def __init__(self, folder: str, there: str | None = None) -> None:
         self._folder = Path(folder)
