@@ -91,7 +91,7 @@ def _replicas(reader: Store, path: Place) -> Iterator[tuple[ReplicaKey, pa.Table
     for field in missing:
         table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     table = table.select(MEASUREMENT_SCHEMA.names).cast(MEASUREMENT_SCHEMA)
-    keys = list(zip(table["cohort"].to_pylist(), table["replica"].to_pylist(), strict=True))
+    keys: list[ReplicaKey] = list(zip(table["cohort"].to_pylist(), table["replica"].to_pylist(), strict=True))
     for key in dict.fromkeys(keys):
         first = keys.index(key)
         yield key, table.slice(first, keys.count(key))

@@ -8,8 +8,8 @@ from farm.ratios import AccuracyChange, Ratio
 def ratio_text(ratio: Ratio) -> str:
     """A speedup as `1.23x [1.20, 1.26]`; an end gets more digits where rounding to 1.00 would belie the verdict."""
     if ratio.low is None or ratio.high is None:
-        return f"{_digits(ratio.speedup)}x"
-    return f"{_digits(ratio.speedup)}x [{_end(ratio.low)}, {_end(ratio.high)}]"
+        return f"{factor_text(ratio.speedup)}x"
+    return f"{factor_text(ratio.speedup)}x [{end_text(ratio.low)}, {end_text(ratio.high)}]"
 
 
 def change_text(change: AccuracyChange) -> str:
@@ -32,12 +32,14 @@ def figure_text(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def _digits(ratio: float) -> str:
+def factor_text(ratio: float) -> str:
+    """How many times: `1.23`, `12.3`, `123`."""
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"
 
 
-def _end(value: float) -> str:
-    shown = [_digits(value), f"{value:.3f}", f"{value:.4f}"]
+def end_text(value: float) -> str:
+    """An end of an interval of ratios; it gets more digits where rounding to 1.00 would belie the verdict."""
+    shown = [factor_text(value), f"{value:.3f}", f"{value:.4f}"]
     return next((text for text in shown if float(text) != 1), "1.00")
 
 

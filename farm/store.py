@@ -50,6 +50,8 @@ class RunRecord(BaseModel):
     environment: dict[str, Any]
     farm_version: str
     command: str
+    hardware_classes: list[str] = []
+    """Those whose nodes were up when it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,10 @@ class Store:
         """Where a cohort replica is published."""
         return self.root / "measurements" / run / f"{cohort}-{replica}.parquet"
 
+    def has_replica(self, run: str, cohort: str, replica: int) -> bool:
+        """Whether a cohort replica is published, sound or not: one look, whatever else there is."""
+        return self._folder.exists(self.part_path(run, cohort, replica))
+
     def publish_part(self, path: Place, content: bytes) -> bool:
         """Publish a part that was made elsewhere, whole; False if there is one of its name."""
         return self._folder.create_exclusively(path, content)
@@ -212,6 +218,10 @@ class Store:
         dataset = ds.dataset(paths, schema=MEASUREMENT_SCHEMA, format="parquet", filesystem=files)
         # A part of many replicas holds other cohorts, too.
         return dataset.to_table(columns=wanted, filter=None if cohort is None else ds.field("cohort") == cohort)
+
+    def write_log(self, run: str, name: str, content: bytes) -> None:
+        """Put a log of a run in place, whole."""
+        self._folder.replace(self.root / "logs" / run / name, content)
 
     def write_speedups(self, run: str, table: pa.Table) -> Place:
         """Put a run's derived speedups in place of the former ones, in one step; their path."""

@@ -209,17 +209,17 @@ def methods() -> int:
         runnable = []
         reasons = []
         for device in method.devices:
+            if device == "cuda" and not machine.gpus:
+                reasons.append(f"no CUDA GPU here: {machine.no_gpu}")
+                continue
             try:
                 method.check_supported(machine, device)
+                runnable.append(device)
             except MethodUnsupportedError as error:
                 reasons.append(str(error))
-            else:
-                if device == "cpu" or machine.gpus:
-                    runnable.append(device)
-                else:
-                    reasons.append("no CUDA GPU here")
         here = ", ".join(runnable) or "no"
-        about = method.about if runnable else f"{method.about} ({reasons[0]})"
+        told = reasons if machine.gpus or not runnable else []
+        about = f"{method.about} ({told[0]})" if told else method.about
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE

@@ -9,7 +9,7 @@ from typing import Literal
 from farm import caveats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
-from farm.numerals import change_text, figure_text, milliseconds_text
+from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text
 from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
@@ -65,10 +65,10 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
 
 def times_text(ratio: Ratio, other: str = "") -> str:
     """A speedup in a sentence: `1.21 times as fast as pytorch (95 % interval 1.17 to 1.25)`."""
-    found = f"{_times(ratio.speedup)} times as fast{f' as {other}' if other else ''}"
+    found = f"{factor_text(ratio.speedup)} times as fast{f' as {other}' if other else ''}"
     if ratio.low is None or ratio.high is None:
         return found
-    return f"{found} (95 % interval {_times(ratio.low)} to {_times(ratio.high)})"
+    return f"{found} (95 % interval {end_text(ratio.low)} to {end_text(ratio.high)})"
 
 
 def lengths_text(lengths: Sequence[int]) -> str:
@@ -131,10 +131,10 @@ def _size(winner: Entrant, baseline: Entrant | None) -> Iterator[Fact]:
     if winner.artifact_bytes is None:
         return
     other = None if winner.is_baseline or baseline is None else baseline
-    detail = f"on disk{_instead(other and other.artifact_bytes)}"
+    detail = f"on disk{_instead(other.artifact_bytes if other else None)}"
     if winner.peak_rss_bytes is not None:
         memory = f"{winner.peak_rss_bytes / 1e6:.0f} MB of memory at most"
-        detail += f"; {memory}{_instead(other and other.peak_rss_bytes)}"
+        detail += f"; {memory}{_instead(other.peak_rss_bytes if other else None)}"
     yield Fact("Size", f"{winner.artifact_bytes / 1e6:.0f} MB", detail)
 
 
@@ -229,7 +229,3 @@ def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"

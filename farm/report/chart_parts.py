@@ -6,7 +6,8 @@ All plots obey three parameters: `shown` (names of methods), `focus` (those with
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -16,7 +17,10 @@ from farm.ratios import Ratio
 from farm.report.subject import Subject
 from farm.report.theme import SERIES, colour
 
-Chart = alt.LayerChart | alt.Chart
+Chart = alt.LayerChart | alt.Chart | alt.FacetChart
+
+ROWS = "rows"
+"""Name of a drawing's rows in its chart."""
 
 ROW_PIXELS = 22
 """Height of a method's row where it has one mark."""
@@ -37,7 +41,20 @@ _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 _MOST_TICKS = 7
 
 
-def parameters(subject: Subject) -> list[alt.Parameter]:
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A chart, and the rows it is of: kept beside it, for Altair copies and checks whatever is inside at every step."""
+
+    chart: Chart
+    rows: Sequence[Mapping[str, Any]]
+
+    def spec(self, subject: Subject) -> dict[str, Any]:
+        """The Vega-Lite specification with its rows; colours are variables."""
+        found = self.chart.add_params(*_parameters(subject)).to_dict()
+        return {**found, "datasets": {**found.get("datasets", {}), ROWS: list(self.rows)}}
+
+
+def _parameters(subject: Subject) -> list[alt.Parameter]:
     """What the page's controls set."""
     length = subject.lengths[0] if subject.lengths else 0
     return [
@@ -47,9 +64,9 @@ def parameters(subject: Subject) -> list[alt.Parameter]:
     ]
 
 
-def chart_of(rows: Sequence[dict[str, Any]], *kept: str) -> alt.Chart:
-    """A chart of these rows that keeps those for which all expressions hold, of the methods that are shown."""
-    chart = alt.Chart(alt.InlineData(values=list(rows)))
+def chart_of(*kept: str) -> alt.Chart:
+    """A chart of a drawing's rows for which all expressions hold, of the methods that are shown."""
+    chart = alt.Chart(alt.NamedData(name=ROWS))
     for expression in (SHOWN, *kept):
         chart = chart.transform_filter(expression)
     return chart.transform_calculate(slot="indexof(focus, datum.name)")

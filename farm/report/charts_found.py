@@ -1,6 +1,6 @@
 """The plots of what was found: speedups, latencies beside the limit, and the trade-off. Pure.
 
-Each takes a Subject and returns a chart, or None where there is nothing to draw.
+Each takes a Subject and returns a drawing, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from farm.ratios import Ratio
 from farm.report.chart_parts import (
     NARROW,
     OFFSET_PIXELS,
-    Chart,
+    Drawing,
     chart_of,
     interval_text,
     method_colour,
@@ -35,7 +35,7 @@ KINDS = ("on the Pareto front", "beaten by another", "fails the accuracy limit")
 """What the trade-off says of a method."""
 
 
-def speedup(subject: Subject) -> Chart | None:
+def speedup(subject: Subject) -> Drawing | None:
     """Each method's speedup with its interval: the mean, and every length."""
     rows = _speedup_rows(subject)
     if not rows:
@@ -51,7 +51,7 @@ def speedup(subject: Subject) -> Chart | None:
     def x(field: str) -> alt.X:
         return alt.X(field, scale=scale, title=f"times as fast as {subject.baseline}", axis=times_axis(ends))
 
-    base = chart_of(rows).encode(
+    base = chart_of().encode(
         y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
         yOffset=alt.YOffset("at:N", sort=at),
         color=alt.Color("at:N", sort=at, scale=alt.Scale(domain=at, range=shades), legend=legend),
@@ -68,7 +68,7 @@ def speedup(subject: Subject) -> Chart | None:
     )
     chart = alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels)
     # A mark's height of air below each method.
-    return sized(chart, len(subject.order), OFFSET_PIXELS * (len(at) + 1))
+    return Drawing(sized(chart, len(subject.order), OFFSET_PIXELS * (len(at) + 1)), rows)
 
 
 def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def _speedup_row(name: str, at: str, ratio: Ratio, verdict: str | None = None) -
     }
 
 
-def latency(subject: Subject) -> Chart | None:
+def latency(subject: Subject) -> Drawing | None:
     """Median latency over length, and the least time that the machine allowed; by method where there is one length."""
     rows = [
         {
@@ -122,7 +122,7 @@ def latency(subject: Subject) -> Chart | None:
     return _latency_lines(subject, rows) if len(subject.lengths) > 1 else _latency_rows(subject, rows)
 
 
-def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
+def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Drawing:
     x = alt.X(
         "length:Q",
         scale=alt.Scale(type="log", nice=False, padding=18),
@@ -135,7 +135,7 @@ def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
         axis=milliseconds_axis([row["ms"] for row in rows]),
         title="ms",
     )
-    base = chart_of(rows).encode(x=x, color=method_colour(), detail="name:N")
+    base = chart_of().encode(x=x, color=method_colour(), detail="name:N")
     others = base.transform_filter("datum.slot < 0").mark_line(strokeWidth=1.2).encode(y=y)
     lines = base.transform_filter("datum.slot >= 0").mark_line(strokeWidth=2.2).encode(y=y)
     points = base.mark_point(filled=True, size=44, opacity=1).encode(
@@ -146,13 +146,13 @@ def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
         .mark_line(strokeDash=[2, 4], strokeWidth=1.6)
         .encode(y=alt.Y("limit:Q", title="ms"))
     )
-    return sized(alt.layer(others, limits, lines, points))
+    return Drawing(sized(alt.layer(others, limits, lines, points)), rows)
 
 
-def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
+def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Drawing:
     y = alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis())
     most = max(row["ms"] for row in rows)
-    base = chart_of(rows).encode(y=y, color=method_colour(legend=False))
+    base = chart_of().encode(y=y, color=method_colour(legend=False))
     scale = alt.Scale(domain=[0, 1.15 * most], nice=False)
     title = f"ms at {subject.lengths[0]} tokens; the tick is the machine's limit"
     x = alt.X("ms:Q", scale=scale, title=title, axis=alt.Axis(tickCount=8))
@@ -163,10 +163,10 @@ def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Chart:
         .encode(x=alt.X("limit:Q", scale=scale, title=title), color=alt.value(colour("ink")))
     )
     label = base.mark_text(align="left", dx=6).encode(x=x, text="latency:N", color=alt.value(colour("ink")))
-    return sized(alt.layer(bars, ticks, label), len(subject.order))
+    return Drawing(sized(alt.layer(bars, ticks, label), len(subject.order)), rows)
 
 
-def trade_off(subject: Subject) -> Chart | None:
+def trade_off(subject: Subject) -> Drawing | None:
     """Speed against accuracy (against size where nobody measured it), circles as large as the artifact."""
     rows = trade_off_rows(subject)
     if len(rows) < 2:
@@ -194,7 +194,7 @@ def trade_off(subject: Subject) -> Chart | None:
     across_values = [row[across[0][:-2]] for row in rows]
     for row, side in zip(rows, place_labels([row["name"] for row in rows], speeds, across_values), strict=True):
         row["side"] = side
-    base = chart_of(rows)
+    base = chart_of()
     circles = base.mark_point(filled=True, opacity=0.6, strokeWidth=1.5).encode(
         x=x, y=y, color=shade, tooltip=tooltip("name", "speedup", "accuracy", "mb", "kind")
     )
@@ -207,14 +207,14 @@ def trade_off(subject: Subject) -> Chart | None:
         .encode(x=x, y=y, text="name:N")
         for side, place in SIDES.items()
     ]
-    return sized(alt.layer(circles, *names))
+    return Drawing(sized(alt.layer(circles, *names)), rows)
 
 
 def trade_off_rows(subject: Subject) -> list[dict[str, Any]]:
     """A row for each method that is measured at every length, with the side its name has room on."""
     entrants = subject.choice.entrants
     front = pareto_front(entrants)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": each.name,
             "speedup": each.speedup.speedup,

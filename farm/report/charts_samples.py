@@ -1,19 +1,19 @@
 """The plots of single calls and rounds: distributions, turns by method, and turns over time. Pure.
 
-Each takes a Subject and returns a chart, or None where there is nothing to draw.
+Each takes a Subject and returns a drawing, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
 import altair as alt
 
-from farm.report.chart_parts import Chart, chart_of, method_colour, names_axis, sized, tooltip
+from farm.report.chart_parts import Drawing, chart_of, method_colour, names_axis, sized, tooltip
 from farm.report.subject import Subject
 
 AT_LENGTH = "datum.length === length"
 
 
-def distribution(subject: Subject) -> Chart | None:
+def distribution(subject: Subject) -> Drawing | None:
     """For each method the share of calls that took no longer, at the chosen length."""
     rows = [
         {"name": each.name, "length": each.length, "ms": each.latency_ms, "share": each.shares}
@@ -23,7 +23,7 @@ def distribution(subject: Subject) -> Chart | None:
     if not rows:
         return None
     base = (
-        chart_of(rows, AT_LENGTH)
+        chart_of(AT_LENGTH)
         .transform_flatten(["ms", "share"])
         .encode(
             x=alt.X("ms:Q", scale=alt.Scale(type="log", nice=False, padding=8), title="ms", axis=_log_axis()),
@@ -35,10 +35,10 @@ def distribution(subject: Subject) -> Chart | None:
     )
     others = base.transform_filter("datum.slot < 0").mark_line(strokeWidth=1.2)
     lines = base.transform_filter("datum.slot >= 0").mark_line(strokeWidth=2.2)
-    return sized(alt.layer(others, lines))
+    return Drawing(sized(alt.layer(others, lines)), rows)
 
 
-def rounds(subject: Subject) -> Chart | None:
+def rounds(subject: Subject) -> Drawing | None:
     """The median of every turn at the chosen length, a row for each method; disturbed rounds are open."""
     rows = [
         {"name": each.name, "length": each.length, "ms": each.latency_ms, "tainted": each.tainted}
@@ -48,7 +48,7 @@ def rounds(subject: Subject) -> Chart | None:
     if not rows:
         return None
     base = (
-        chart_of(rows, AT_LENGTH)
+        chart_of(AT_LENGTH)
         .transform_flatten(["ms", "tainted"])
         .encode(
             x=alt.X("ms:Q", scale=alt.Scale(type="log", nice=False, padding=12), title="ms", axis=_log_axis()),
@@ -58,13 +58,18 @@ def rounds(subject: Subject) -> Chart | None:
     )
     clean = base.transform_filter("!datum.tainted").mark_point(filled=True, size=26, opacity=0.55)
     tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=26, strokeWidth=1.3)
-    return sized(
-        alt.layer(clean.encode(color=method_colour(legend=False)), tainted.encode(color=method_colour(legend=False))),
-        len(subject.order),
+    return Drawing(
+        sized(
+            alt.layer(
+                clean.encode(color=method_colour(legend=False)), tainted.encode(color=method_colour(legend=False))
+            ),
+            len(subject.order),
+        ),
+        rows,
     )
 
 
-def drift(subject: Subject) -> Chart | None:
+def drift(subject: Subject) -> Drawing | None:
     """How far each turn of the methods in focus was from its own median, over the time of the run."""
     rows = [
         {
@@ -81,7 +86,7 @@ def drift(subject: Subject) -> Chart | None:
     if not rows:
         return None
     base = (
-        chart_of(rows)
+        chart_of()
         .transform_filter("datum.slot >= 0")
         .transform_flatten(["minutes", "apart", "tainted"])
         .encode(
@@ -97,7 +102,7 @@ def drift(subject: Subject) -> Chart | None:
     )
     clean = base.transform_filter("!datum.tainted").mark_point(filled=True, size=22, opacity=0.6)
     tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=30, strokeWidth=1.3)
-    return sized(alt.layer(clean.encode(color=method_colour()), tainted.encode(color=method_colour())))
+    return Drawing(sized(alt.layer(clean.encode(color=method_colour()), tainted.encode(color=method_colour()))), rows)
 
 
 def _log_axis() -> alt.Axis:

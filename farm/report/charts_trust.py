@@ -1,6 +1,6 @@
 """The plots of what to trust: the A/A twin, and what sentinels and guards read; and of what starting costs. Pure.
 
-Each takes a Subject and returns a chart, or None where there is nothing to draw.
+Each takes a Subject and returns a drawing, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from farm.figures import figures_of
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report import traces
-from farm.report.chart_parts import NARROW, Chart, chart_of, interval_text, names_axis, sized, tooltip
+from farm.report.chart_parts import NARROW, ROWS, Drawing, chart_of, interval_text, names_axis, sized, tooltip
 from farm.report.subject import Subject
 from farm.report.theme import colour
 from tasks.sentinels import STATE_CHANGE
@@ -22,7 +22,7 @@ MOST_MACHINE_ROUNDS = 400
 _STEPS = {"prepare": ("prepare_s", 1.0), "load": ("load_s", 1.0), "first call": ("first_call_ns", 1e9)}
 
 
-def twin(subject: Subject) -> Chart | None:
+def twin(subject: Subject) -> Drawing | None:
     """The baseline against itself: how far two equal processes came out apart."""
     rows = [
         {
@@ -44,17 +44,19 @@ def twin(subject: Subject) -> Chart | None:
     band = alt.Chart(alt.InlineData(values=[{"from": 1 / margin, "to": margin}])).mark_rect(color=colour("faint"))
     band = band.encode(x=alt.X("from:Q", scale=scale, title=title, axis=alt.Axis(tickCount=7)), x2="to:Q")
     rule = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color=colour("quiet"), strokeDash=[3, 3])
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
+    base = alt.Chart(alt.NamedData(name=ROWS)).encode(
         y=alt.Y("length:N", sort=[row["length"] for row in rows], title="tokens")
     )
     interval = base.mark_rule(strokeWidth=2, color=colour("s1")).encode(x=alt.X("low:Q", scale=scale), x2="high:Q")
     points = base.mark_point(filled=True, size=60, opacity=1, color=colour("s1")).encode(
         x=alt.X("speedup:Q", scale=scale), tooltip=tooltip("length", "interval")
     )
-    return sized(alt.layer(band, rule.encode(x=alt.datum(1)), interval, points), len(rows), methods=False)
+    return Drawing(
+        sized(alt.layer(band, rule.encode(x=alt.datum(1)), interval, points), len(rows), methods=False), rows
+    )
 
 
-def sentinels(subject: Subject) -> Chart | None:
+def sentinels(subject: Subject) -> Drawing | None:
     """The sentinel's rates over time, and the rounds in which a guard saw a disturbance."""
     every = subject.machine
     drawn = traces.thinned(every, MOST_MACHINE_ROUNDS)
@@ -79,7 +81,7 @@ def sentinels(subject: Subject) -> Chart | None:
     shades = [colour(name) for name in ("s0", "s2", "s3", "s5")]
     legend = alt.Legend(title=None, columns=alt.ExprRef(f"{NARROW} ? 2 : 4"))
     points = (
-        alt.Chart(alt.InlineData(values=rates))
+        alt.Chart(alt.NamedData(name=ROWS))
         .mark_point(filled=True, size=24, opacity=0.75)
         .encode(
             x=x,
@@ -96,10 +98,10 @@ def sentinels(subject: Subject) -> Chart | None:
         .mark_rule(color=colour("warn"), opacity=0.35)
         .encode(x=x, tooltip=tooltip("minutes", "reasons"))
     )
-    return sized(alt.layer(*([marks] if disturbed else []), limits, points))
+    return Drawing(sized(alt.layer(*([marks] if disturbed else []), limits, points)), rates)
 
 
-def start(subject: Subject) -> Chart | None:
+def start(subject: Subject) -> Drawing | None:
     """Seconds before the first answer: preparing, loading, and the first call."""
     rows = []
     for name in subject.order:
@@ -113,7 +115,7 @@ def start(subject: Subject) -> Chart | None:
     whats = list(_STEPS)
     shades = [colour("l1"), colour("l4"), colour("s2")]
     bars = (
-        chart_of(rows)
+        chart_of()
         .mark_bar(height=12)
         .encode(
             y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
@@ -125,4 +127,4 @@ def start(subject: Subject) -> Chart | None:
             tooltip=tooltip("name", "what", "took"),
         )
     )
-    return sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), len(subject.order))
+    return Drawing(sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), len(subject.order)), rows)

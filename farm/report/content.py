@@ -11,7 +11,7 @@ from farm import tables
 from farm.ratios import Row
 from farm.report import charts_found, charts_samples, charts_trust, numbers
 from farm.report.answer import Answer, answer
-from farm.report.chart_parts import Chart, parameters
+from farm.report.chart_parts import Drawing
 from farm.report.numbers import NumberTable
 from farm.report.subject import Subject, make_subject
 
@@ -23,7 +23,7 @@ class Plot:
     name: str
     title: str
     reading: str
-    draw: Callable[[Subject], Chart | None]
+    draw: Callable[[Subject], Drawing | None]
     missing: str
 
 
@@ -158,8 +158,8 @@ def report_blocks(
 
 def spec_of(plot: Plot, subject: Subject) -> Mapping[str, Any] | None:
     """The plot's Vega-Lite specification without colours' values, or None where there is nothing to draw."""
-    chart = plot.draw(subject)
-    return None if chart is None else chart.add_params(*parameters(subject)).to_dict()
+    drawing = plot.draw(subject)
+    return None if drawing is None else drawing.spec(subject)
 
 
 def _report_block(subject: Subject, run: Sequence[Row], block: tables.Block) -> ReportBlock:

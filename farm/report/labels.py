@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 WIDTH_PIXELS, HEIGHT_PIXELS = 720, 280
 """What a plot's points are spread over where there is room to name them: its usual size on a desk, padding left out."""
@@ -20,7 +21,7 @@ POINT_PIXELS = 13
 class Side:
     """Where a name stands beside its point, in Vega's words and pixels."""
 
-    align: str
+    align: Literal["left", "center", "right"]
     dx: float
     dy: float
 

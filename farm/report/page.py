@@ -91,7 +91,7 @@ def to_html(page: Page) -> str:
 @functools.cache
 def plotting_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; a few seconds' work."""
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return str(bundle).replace("</script", "<\\/script")
 
 

@@ -20,7 +20,7 @@ from farm.results import Results
 def report_html(results: Results) -> str:
     """The report of one run as an HTML document."""
     derived = speedups.current(results.store, results.run)
-    rows: list[Row] = derived.to_pylist()
+    rows: Sequence[Row] = derived.to_pylist()
     table = results.speedup_table(derived)
     same_within = speedups.same_within(results.store, results.run)
     return to_html(
