@@ -26,9 +26,11 @@ READERS = 16
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """File systems that come with an extra of the farm's own; others are installed as their documentation says."""
 
-# An endpoint that takes the connection and never answers must not hold a run for longer than a folder would. Each of
-# these is tried five times by s3fs.
-_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}}}
+READ_TIMEOUT_S = 15
+TRIES = 3
+"""An endpoint that takes connections and never answers is given up after 45 s; whoever publishes tries again then."""
+
+_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": READ_TIMEOUT_S, "retries": {"total_max_attempts": 1}}}
 
 
 class ObjectFolder:
@@ -39,6 +41,7 @@ class ObjectFolder:
     def __init__(self, address: str) -> None:
         self.root = _open(address.rstrip("/"))
         self._files: Any = self.root.fs
+        self._files.retries = TRIES  # s3fs's own; others have no such limit to set
 
     def require_writable(self) -> None:
         """Create one object twice: the second time must be refused. Then delete it."""
