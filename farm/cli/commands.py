@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 PIPE_WIDTH = 160
 
-COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
+COMMAND_MODULES = ("farm.cli.checking", "farm.cli.cluster", "farm.cli.report")
 """Further commands: each of these adds its own to `app` when it is imported."""
 
 app = typer.Typer(
@@ -223,31 +222,6 @@ def methods() -> int:
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE
-
-
-class CheckEffort(StrEnum):
-    """How much a self-check measures."""
-
-    quick = "quick"
-    standard = "standard"
-
-
-@app.command()
-def selfcheck(
-    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
-) -> int:
-    """Does this machine measure honestly? Exit code 1 if it does not."""
-    from farm.cli.check_text import TEXT_WIDTH, to_rich
-    from farm.selfcheck import AMOUNTS, check
-
-    kept = f"what was measured is in {keep}" if keep else "nothing is kept"
-    left = f"no verdict; {kept}. The same command starts over"
-    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
-        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
-    _console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
-    return DONE if checked.honest else SOME_FAILED
 
 
 @app.callback(invoke_without_command=True)
