@@ -18,11 +18,12 @@ import numpy as np
 
 from farm import timing, warmup
 from farm.errors import ProofFailedError
-from farm.records import Cell, ModelInfo, Turn, WarmUp, Workload
+from farm.records import Cell, Device, ModelInfo, Turn, WarmUp, Workload
 from tasks.accuracy import predict
 from tasks.artifacts import Artifact, check_outputs, prepare_artifact
-from tasks.ceilings import search_ceilings
-from tasks.method import Arrays, Loaded, Method, find_method
+from tasks.ceilings import search_ceilings, search_gpu_ceilings
+from tasks.half import explain_overflow
+from tasks.method import Arrays, Loaded, Method, allocated_bytes, device_clock, find_method, late_proof
 from tasks.operations import PRODUCTS
 from tasks.sentinels import Case, Sentinel
 
@@ -87,18 +88,19 @@ class SentinelProcess:
         del cores
         self._sentinel: Sentinel
 
-    def prepare(self, ceilings: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Hold the cases that these ceilings name ready; without any, search for the machine's ceilings first."""
+    def prepare(self, ceilings: Mapping[str, Any] | None, device: Device = "cpu") -> Mapping[str, Any]:
+        """Hold the cases that these ceilings name ready; without any, search for the device's ceilings first."""
         threads = int(os.environ[THREAD_VARIABLES[0]])
         if ceilings is None:
-            ceilings = {rate: asdict(found) for rate, found in search_ceilings(threads).items()}
+            search = search_gpu_ceilings if device == "cuda" else search_ceilings
+            ceilings = {rate: asdict(found) for rate, found in search(threads).items()}
         cases = {rate: Case(**ceiling["sentinel_case"]) for rate, ceiling in ceilings.items()}
         self._sentinel = Sentinel(cases, threads)
         gc.freeze()
         return ceilings
 
     def measure(self) -> dict[str, float]:
-        """The rates now, in GFLOP/s, GFLOP/s, GOP/s and GB/s."""
+        """The rates now, in GFLOP/s, for int8 in GOP/s, for memory in GB/s."""
         return self._sentinel.measure()
 
 
@@ -162,7 +164,9 @@ class CellProcess:
 
     def turn(self) -> Turn:
         """Take one turn: a discarded re-warm, then timed samples."""
-        return timing.time_turn(self._call, self._inputs, self._samples, self._batch)
+        clock = device_clock(self._call)
+        collect = None if clock is None else clock.collect
+        return timing.time_turn(self._call, self._inputs, self._samples, self._batch, device_ns=collect)
 
     def predict(self, encoded: Arrays) -> np.ndarray:
         """Return the logits `[texts, labels]`, each text as the cell would be given it.
@@ -170,19 +174,37 @@ class CellProcess:
         Only where no result depends on it (FP32, any shape) are texts of like length put together: reduced precision
         scales activations over what it is given at once.
         """
-        together = self._method.any_shape and self._method.exact
+        any_shape = self._method.takes_any_shape(self._cell.workload)
+        together = any_shape and self._method.exact
         size = EVALUATION_BATCH if together else self._cell.workload.batch_size
-        return predict(self._call, encoded, size, trim=self._method.any_shape)
+        logits = predict(self._call, encoded, size, trim=any_shape)
+        for row in np.flatnonzero(~np.isfinite(logits).all(axis=1))[:1]:
+            explain_overflow(self._method, self._call, {name: array[row : row + 1] for name, array in encoded.items()})
+        return logits
 
     def peak_rss_bytes(self) -> int | None:
         """Peak resident memory of this process since it was executed, or None where the platform does not tell."""
         return _peak_rss_bytes()
 
+    def peaks(self) -> dict[str, int | None]:
+        """The most memory this process has held: its own, and what its framework gave out on a GPU; None is unknown."""
+        return {
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "allocated_vram_bytes": allocated_bytes(getattr(self, "_call", None)),
+        }
+
+    def prove_late(self) -> Mapping[str, Any]:
+        """What the method proves after its last timed call. Raises ProofFailedError."""
+        return dict(late_proof(self._call))
+
     def _answer(self, arrays: Arrays, latencies: list[int]) -> np.ndarray:
         started = time.perf_counter_ns()
         outputs = self._call(arrays)
         latencies.append(time.perf_counter_ns() - started)
-        return check_outputs(outputs)
+        logits = check_outputs(outputs)
+        if not np.isfinite(logits).all():
+            explain_overflow(self._method, self._call, arrays)
+        return logits
 
     def _prove(self) -> Mapping[str, Any]:
         """Evidence about the process, true for every method, beside the method's own."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from farm.driver import run_suite
 from farm.events import Listener
+from farm.folders import Place
 from farm.results import Results
 from farm.suite import Suite, load_suite, parse_suite
 
@@ -15,7 +16,7 @@ from farm.suite import Suite, load_suite, parse_suite
 def run(
     suite: Suite | Mapping[str, Any] | str | Path | None = None,
     *,
-    results: str | Path = "results",
+    results: str | Place = "results",
     address: str | None = None,
     fresh: bool = False,
     listener: Listener | None = None,

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from farm.budget import Budget
 from farm.events import Listener, StepReporter
 from farm.records import ModelInfo
 from farm.replica import Bench, Evaluation
@@ -44,7 +45,9 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
         for shape in shapes
     }
     evaluation = _evaluation(suite, model, dataset) if dataset is not None else None
-    return Bench(suite, model, effort or EFFORTS[suite.effort], inputs, evaluation, listener)
+    chosen = effort or EFFORTS[suite.effort]
+    budget = Budget(chosen, suite.budget_s or chosen.budget_s)
+    return Bench(suite, model, chosen, inputs, evaluation, listener, budget)
 
 
 def _dataset(accuracy: Accuracy, model: ModelInfo, reporter: StepReporter) -> EvaluationSet:

@@ -112,6 +112,11 @@ def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
         "Costs: the most, or least to most, over the lengths. CPU: time of all threads. Pays off: calls after which "
         "preparing and loading it are won back from the baseline."
     )
+    if any(row.get("device_p50_ns") is not None for row in rows):
+        yield (
+            "GPU ms: by the GPU's own clock from a call's first copy to its last, waits for launches included. GPU MB: "
+            "by how much loading made its used memory grow. Energy and power are the whole board's."
+        )
     dearest: dict[str, Row] = {}
     for row in rows:
         if len(steps_of(row)) > 1 and (row["prepare_s"] or 0) > (dearest.get(row["name"], {}).get("prepare_s") or 0):

@@ -95,6 +95,16 @@ def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
+def unread_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """What of a GPU nobody could watch."""
+    unread = dict.fromkeys(what for row in rows for what in row.get("unread") or ())
+    if unread:
+        yield (
+            f"Unknown, not fine: the GPU's driver does not tell {_listed(unread)} here (a container or the user may "
+            "lack the permission), so that a disturbance of that kind went unseen."
+        )
+
+
 def unresolved_lines(rows: Sequence[Row], effort: str | None) -> Iterator[str]:
     """Cells whose interval is wider than the effort aims at."""
     unresolved = [row for row in rows if is_unresolved(row)]

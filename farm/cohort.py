@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from farm.actor import die_with_parent
+from farm.cores import CoreClaim
 from farm.errors import FarmError
+from farm.gpu_cohort import GpuSide
 from farm.guards import Watch, disturbance, taint_reasons
 from farm.machine import describe_machine
 from farm.nursery import Resident, import_stages
@@ -48,20 +47,14 @@ class CohortProcess:
         self._turn_calls = turn_calls
         self._residents = Residents(slot, limits.memory_bytes)
         self._watch = Watch(_with_siblings(slot.cores))
+        self._gpu = GpuSide(slot)
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}
-        self._lock: int | None = None
+        self._claim = CoreClaim(_with_siblings(slot.cores), whole_machine=not slot.packed)
 
     def lock_slot(self) -> bool:
-        """Take the machine-wide lock of this slot; false while another Ray on this machine measures on it."""
-        if self._lock is None:
-            # One lock a machine, not one a slot: slots of one machine share its caches and memory bandwidth.
-            self._lock = os.open(Path(tempfile.gettempdir()) / "inference-farm.lock", os.O_RDONLY | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        """Take this machine's cores for the slot; false while another Ray on the machine measures on them."""
+        return self._claim.take()
 
     def prepare(self, cell: Cell, model: ModelInfo, later: Sequence[Workload] = ()) -> Artifact | Failure:
         """Find the cell's artifact in this node's cache, or make it in a process of its own.
@@ -163,8 +156,9 @@ class CohortProcess:
         """
         try:
             ceilings: Mapping[str, Any] = self._residents[SENTINEL].call(
-                "prepare", known, timeout_s=self._limits.load_s
+                "prepare", known, "cuda" if self._slot.gpu else "cpu", timeout_s=self._limits.load_s
             )
+            self._gpu.arrived(self._residents[SENTINEL].pid)
             self._residents.park(SENTINEL)
         except Exception as error:
             self._give_up(SENTINEL, error, "the sentinel took too long")
@@ -177,15 +171,17 @@ class CohortProcess:
         try:
             self._residents.wake(name)
             resident = self._residents[name]
-            resident.call("load", cell, model, artifact.folder, list(inputs), timeout_s=limit_s)
-            ready: WarmUp = resident.call("warm_up", self._turn_calls, timeout_s=limit_s)
+            with self._gpu.growth() as grown:
+                resident.call("load", cell, model, artifact.folder, list(inputs), timeout_s=limit_s)
+                ready: WarmUp = resident.call("warm_up", self._turn_calls, timeout_s=limit_s)
+            self._gpu.arrived(resident.pid)
             self._residents.park(name)
         except Exception as error:
             return self._give_up(name, error, f"loading and warming up took longer than {limit_s:g} s")
         self._turn_s[name] = turn_s(ready.call_ns, self._turn_calls)
         if cell.role == "baseline" and self._limits.call_s is None:
             self._call_limit_s = max(LEAST_CALL_LIMIT_S, CALLS_LIMIT_FACTOR * ready.call_ns / 1e9)
-        return ready
+        return replace(ready, vram_bytes=grown())
 
     def round(self, number: int, order: Sequence[str]) -> tuple[Round, dict[str, Failure]]:
         """Give each cell one turn in this order, every other cell being stopped; report who fell out."""
@@ -203,13 +199,17 @@ class CohortProcess:
 
     def _turn(self, name: str) -> Turn:
         """Wake the cell for one turn, with the guards' snapshots on either side."""
-        pid = self._residents[name].pid
-        before = self._watch.snapshot(pid)
+        resident = self._residents[name]
+        self._gpu.before_turn()
+        before = self._watch.snapshot(resident.pid)
         self._residents.wake(name)
-        turn: Turn = self._residents[name].call("turn", timeout_s=self._turn_limit_s(name))
-        read = disturbance(before, self._watch.snapshot(pid), len(self._slot.cores))
+        resident.ask("turn")
+        self._gpu.amid_turn(self._turn_s[name])
+        turn: Turn = resident.answer(self._turn_limit_s(name))
+        read = disturbance(before, self._watch.snapshot(resident.pid), len(self._slot.cores))
+        seen, reasons = self._gpu.after_turn()
         self._residents.park(name)
-        return replace(turn, disturbance=asdict(read), taint_reasons=taint_reasons(read))
+        return replace(turn, disturbance=asdict(read) | seen, taint_reasons=(*taint_reasons(read), *reasons))
 
     def _ask_sentinel(self) -> dict[str, float]:
         """What the machine can do at this moment, or nothing where there is no sentinel (any more)."""
@@ -224,23 +224,34 @@ class CohortProcess:
             return {}
         return rates
 
-    def finish(self) -> dict[str, int | None]:
-        """End all cells; return each one's peak resident memory in bytes."""
-        peaks: dict[str, int | None] = {}
+    def finish(self) -> tuple[dict[str, dict[str, int | None]], dict[str, Mapping[str, Any] | Failure]]:
+        """End all cells; return the peaks of each one's memory in bytes, and what it proved after its last call."""
+        peaks: dict[str, dict[str, int | None]] = {}
+        proofs: dict[str, Mapping[str, Any] | Failure] = {}
         for name in list(self.pids()):
             if name != SENTINEL:
                 with suppress(Exception):
                     self._residents.wake(name)
-                    peaks[name] = self._residents[name].call("peak_rss_bytes", timeout_s=LEAST_CALL_LIMIT_S)
+                    peaks[name] = self._residents[name].call("peaks", timeout_s=LEAST_CALL_LIMIT_S)
+                    proofs[name] = self._prove_late(name)
             self._residents.kill(name)
-        return peaks
+        return peaks, proofs
+
+    def _prove_late(self, name: str) -> Mapping[str, Any] | Failure:
+        """What only a profiler tells. Where it breaks down, what was measured stands: only its word is missing."""
+        try:
+            proof: Mapping[str, Any] = self._residents[name].call("prove_late", timeout_s=self._limits.load_s)
+        except Exception as error:
+            failure = self._residents.explain(name, error, "profiling took too long")
+            if failure.status == "invalid":
+                return failure
+            return {"remarks": [f"which kernels ran is unknown: {failure.reason}"]}
+        return proof
 
     def close(self) -> None:
-        """End every process and release the slot's lock."""
+        """End every process and give the slot's cores free."""
         self._residents.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._claim.give_up()
 
     def pids(self) -> Mapping[str, int]:
         """Process ids of the living cells, for tests and for people who look with their own tools."""

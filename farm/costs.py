@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from farm.gpu_guards import WATCHED
 from farm.pairing import Process, Row, over
 
 
@@ -27,6 +28,39 @@ def costs_of(processes: Sequence[Process]) -> dict[str, Any]:
         "cpu_ns_per_call": median(cpu_ns for cpu_ns, _ in per_call) if per_call else None,
         "energy_j_per_call": median(energies) if energies else None,
     }
+
+
+def gpu_costs_of(processes: Sequence[Process]) -> dict[str, Any]:
+    """The columns of a cell's costs on a GPU, and what its driver did not tell; empty on a CPU."""
+    rows = [process.row for process in processes]
+    if rows[0].get("device") != "cuda":
+        return {}
+    energy_j, wall_ns, turn_ns, calls = (sum(each) for each in zip((0, 0, 0, 0), *_gpu_turns(processes), strict=True))
+    clocks = [mhz for row in rows for mhz in row.get("round_gpu_sm_mhz") or () if mhz is not None]
+    return {
+        "vram_bytes": over(rows, "vram_bytes", max),
+        "allocated_vram_bytes": over(rows, "allocated_vram_bytes", max),
+        # The counter moves in steps of some 20 to 100 ms, about a turn: sums over all rounds, not medians over single.
+        "gpu_energy_j_per_call": energy_j * turn_ns / wall_ns / calls if calls else None,
+        "gpu_power_w": energy_j / wall_ns * 1e9 if wall_ns else None,
+        "gpu_sm_mhz": median(clocks) if clocks else None,
+        "unread": [
+            words
+            for words, name in WATCHED.items()
+            if any(row["round"] for row in rows)
+            and not any(value is not None for row in rows for value in row.get(f"round_{name}") or ())
+        ],
+    }
+
+
+def _gpu_turns(processes: Sequence[Process]) -> Iterator[tuple[float, float, float, int]]:
+    """Energy in J, its wall time, the timed calls' time and number, of each turn whose round counts."""
+    for process in processes:
+        row, (_, turns) = process.row, process.rounds()
+        for place, number in enumerate(sorted(turns)):
+            read = [_reading(row, name, place) for name in ("round_gpu_energy_j", "round_wall_ns", "round_turn_ns")]
+            if number in process.clean_rounds() and None not in read and read[1]:
+                yield (*read, len(turns[number]) * (row["calls_per_sample"] or 1))
 
 
 def _per_call(process: Process) -> Iterator[tuple[float, float | None]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from farm.records import Cohort
+from farm.records import Cohort, Failure, Slot
 from farm.stats import Estimate
 
 
@@ -19,6 +19,55 @@ class RunBegan:
     done: int
     total: int
     cohorts: tuple[Cohort, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    """A node takes part from now on, with so many slots."""
+
+    node_id: str
+    hostname: str
+    hardware_class: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node that took part is gone; what it was measuring starts over elsewhere."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaBegan:
+    """A try at a replica begins on a slot."""
+
+    cohort: Cohort
+    replica: int
+    attempt: int
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """A try at a replica ended without a result; a Notice says so to the user."""
+
+    cohort: Cohort
+    replica: int
+    attempt: int
+    slot: Slot
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class CellFailed:
+    """A cell fell out of a replica; the others go on."""
+
+    cohort: Cohort
+    replica: int
+    attempt: int
+    cell: str
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +114,10 @@ class Notice:
     remedy: str = ""
 
 
-Event = RunBegan | Step | RoundDone | ReplicaDone | Notice
+Lifecycle = NodeJoined | NodeLost | ReplicaBegan | AttemptFailed | CellFailed
+"""What concerns who looks back at a run rather than who watches it."""
+
+Event = RunBegan | Step | RoundDone | ReplicaDone | Notice | Lifecycle
 
 
 class Listener(Protocol):

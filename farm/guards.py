@@ -10,6 +10,7 @@ from pathlib import Path
 
 from farm import counters
 from farm.counters import Energy, ThreadWaits
+from farm.gpu_guards import GPU_ADVICE
 
 FOREIGN_RATIO = 0.05
 """Foreign CPU time above 5 % of slot time taints. Kernel threads and interrupts, which are nobody's, stay below it; of
@@ -194,7 +195,7 @@ def taint_reasons(disturbance: Disturbance) -> tuple[str, ...]:
 
 def advice(reason: str) -> str:
     """One sentence for a taint reason: what it means and what to change."""
-    return ADVICE.get(reason, f"{reason}: recorded by a version of the farm that knows more about it")
+    return (ADVICE | GPU_ADVICE).get(reason, f"{reason}: recorded by a version of the farm that knows more about it")
 
 
 def _exceeds(ratio: float | None, *limits: float) -> bool:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
+from farm.gpus import find_gpus, visible_to_cuda
 from farm.records import Machine
 
 GIB = 1024**3
@@ -37,7 +37,8 @@ def describe_machine() -> Machine:
 def _describe() -> Machine:
     usable = tuple(sorted(_usable_cpus()))
     siblings = _smt_siblings(usable)
-    gpus = tuple(_gpu_models())
+    gpus, no_gpu = find_gpus(visible=visible_to_cuda())
+    numa_nodes = _numa_nodes(usable)
     facts = {
         "cpu_model": _cpu_model(),
         "sockets": _sockets(usable),
@@ -45,14 +46,17 @@ def _describe() -> Machine:
         "logical_cpus": len(usable),
         "memory_bytes": _memory_bytes(),
         "instruction_sets": _instruction_sets(),
-        "gpus": gpus,
+        "gpus": tuple(gpu.name for gpu in gpus),
     }
     return Machine(
         hostname=socket.gethostname(),
         system=f"{platform.system()} {platform.release()}",
         usable_cpus=usable,
         smt_siblings=siblings,
-        hardware_class=_hardware_class(facts),
+        gpu_devices=gpus,
+        no_gpu=no_gpu,
+        numa_nodes=numa_nodes,
+        hardware_class=_hardware_class(facts | ({"numa_nodes": len(numa_nodes)} if len(numa_nodes) > 1 else {})),
         **facts,  # type: ignore[arg-type]
     )
 
@@ -88,10 +92,18 @@ def _smt_siblings(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(groups))
 
 
+def _numa_nodes(cpus: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The usable CPUs of each NUMA node that has any, in the kernel's order."""
+    folders = sorted(Path("/sys/devices/system/node").glob("node[0-9]*"), key=lambda path: int(path.name[4:]))
+    lists = [path for folder in folders if (path := folder / "cpulist").is_file()]
+    near = [tuple(sorted(_parse_cpu_list(path.read_text()) & set(cpus))) for path in lists]
+    return tuple(each for each in near if each)
+
+
 def _parse_cpu_list(text: str) -> set[int]:
     """Parse the kernel's list format, such as `0-3,8`."""
     cpus: set[int] = set()
-    for part in text.strip().split(","):
+    for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
         cpus.update(range(int(first), int(last or first) + 1))
     return cpus
@@ -134,19 +146,6 @@ def _memory_bytes() -> int:
     return min(total, limit)
 
 
-def _gpu_models() -> list[str]:
-    """Names of the CUDA devices, asked from the driver: importing a runtime for it would cost seconds."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, or none that answers
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
-
-
 def _hardware_class(facts: dict[str, object]) -> str:
     """Name the class: readable, with a hash of everything that must agree for two nodes to be alike.
 
@@ -164,7 +163,7 @@ def _hardware_class(facts: dict[str, object]) -> str:
 
 DISTRIBUTIONS = (
     *("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "onnx", "ray", "numpy", "tokenizers"),
-    *("openvino", "nncf", "torchao"),
+    *("openvino", "nncf", "torchao", "triton", "tensorrt", "cuda-bindings"),
 )
 
 

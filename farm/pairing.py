@@ -55,9 +55,21 @@ def latencies(processes: Sequence[Process]) -> dict[str, float | None]:
     found: dict[str, float | None] = {"baseline_p50_ns": float(np.median(baseline)) if len(baseline) else None}
     # A median is printed of however few samples there are: it is the table's first number, and says its own interval.
     found["latency_p50_ns"] = float(np.median(own)) if len(own) else None
+    found["device_p50_ns"] = _device_p50_ns(processes)
     for percentile in set(stats.supported_percentiles(len(own))) - {50}:
         found[f"latency_p{percentile}_ns"] = float(np.percentile(own, percentile))
     return found
+
+
+def _device_p50_ns(processes: Sequence[Process]) -> float | None:
+    """The median of a device's own times over the samples that count; None on a CPU."""
+    times = [
+        on_device
+        for each in processes
+        for number, on_device in zip(each.row["round"] or (), each.row.get("device_ns") or (), strict=False)
+        if number in each.clean_rounds()
+    ]
+    return float(np.median(times)) if times else None
 
 
 def over(rows: Sequence[Row], column: str, summary: Callable[[list[Any]], Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from farm.errors import MethodUnsupportedError, RequestError
+from farm.hardware import admits, nothing_fits
 from farm.records import Cell, Cohort, Device, Machine, ModelInfo, Role, Slot, Workload
 from farm.suite import MethodChoice, Suite
 from tasks.method import find_method
@@ -22,6 +24,13 @@ PROCESS_BYTES = 700_000_000
 COPIES_OF_WEIGHTS = 2.5
 """What a cell is expected to need: a runtime with its libraries, and weights in the file's and the runtime's layout
 beside activations. Generous, as a pack that is too small costs minutes and one that is too large costs the run."""
+
+GPU_MEMORY_SHARE = 0.9
+GPU_PROCESS_BYTES = 1_200_000_000
+GPU_COPIES_OF_WEIGHTS = 3.0
+GPU_SENTINEL_BYTES = 5_000_000_000
+"""The same for a GPU's memory. A process takes 300 to 600 MB for CUDA and its libraries' code before it holds anything,
+and matrix libraries add workspaces; parked cells keep all of it. The sentinel holds its operands beside them."""
 
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
@@ -36,7 +45,8 @@ class Plan:
     model: ModelInfo
     cohorts: tuple[Cohort, ...]
     left_out: Mapping[str, str]
-    """Devices that are here but that `auto` does without, with the reason."""
+    """What is here but is done without, with the reason: devices that `auto` may leave out, and, where several
+    hardware classes are measured, what does not fit one of them."""
 
     @property
     def unsupported(self) -> Mapping[str, str]:
@@ -66,8 +76,10 @@ def resolve_devices(suite: Suite, machines: Sequence[Machine]) -> tuple[Device, 
     if "auto" in suite.devices:
         return ("cpu", "cuda") if has_gpu else ("cpu",)
     if "cuda" in suite.devices and not has_gpu:
+        told = next((f" ({machine.no_gpu})" for machine in machines if machine.no_gpu), "")
         raise RequestError(
-            "devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports. "
+            f"devices: the suite asks for cuda, but no node has a CUDA GPU that its driver reports{told}. It takes an "
+            "NVIDIA GPU with its driver, a PyTorch built for CUDA, and pip install 'inference-farm[gpu]'. "
             "Use --device cpu, or an --address whose cluster has one"
         )
     return tuple(device for device in suite.devices if device != "auto")
@@ -90,25 +102,31 @@ def make_plan(
     machines: Mapping[str, Machine],
     supported: Support = check_support,
 ) -> Plan:
-    """Lay out the cohorts for the hardware class that holds most slots (`machines` is keyed by class).
+    """Lay out the cohorts for the hardware classes that the suite means (`machines` is keyed by class).
 
+    With `hardware: any` that is the class which holds most slots of a device; else every class that the suite admits.
     Raises RequestError for a request that no slot fits: too long, too many threads, or a baseline that cannot run.
     """
     check_lengths(suite, model)
-    cohorts: list[Cohort] = []
-    shapes = product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads)
-    found = [(device, slot) for device in DEVICES if (slot := _slot_for(device, slots, suite.hardware))]
     can_run = partial(supported, model=model)
+    found = _places(suite, slots)
     left_out = _left_out(suite, found, machines, can_run)
-    by_device = [(device, slot) for device, slot in found if device not in left_out]
-    for length, batch_size, threads in shapes:
-        for device, slot in by_device:
-            workload = Workload(device, _threads(threads, slot), batch_size, length)
-            check = partial(can_run, machine=machines[slot.hardware_class], device=device)
+    places = [place for place in found if place.name not in left_out]
+    cohorts: list[Cohort] = []
+    for length, batch_size, threads in product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads):
+        for place in places:
+            if place.lacks_threads(threads) and len(places) > 1:
+                left_out[f"{threads} threads on {place.slot.hardware_class}"] = f"it has {len(place.slot.cores)} cores"
+                continue
+            workload = Workload(place.device, _threads(threads, place.slot), batch_size, length)
+            check = partial(can_run, machine=machines[place.slot.hardware_class], device=place.device)
             cells = _cells(suite, workload, check)
-            cohorts += [_cohort(pack, slot, suite.inputs) for pack in _packs(cells, suite.compare, model, slot)]
+            cohorts += [
+                _cohort(pack, place.slot, suite.inputs) for pack in _packs(cells, suite.compare, model, place.slot)
+            ]
     if not cohorts:
-        raise RequestError(f"hardware: no node is of class '{suite.hardware}'. farm plan shows the classes there are")
+        reasons = [f"{what}: {why}" for what, why in left_out.items()]
+        raise RequestError("; ".join(reasons) or nothing_fits(suite.hardware, machines))
     return Plan(suite, model, tuple(cohorts), left_out)
 
 
@@ -121,27 +139,46 @@ def round_order(cohort: Cohort, replica: int, number: int, living: Sequence[str]
     return tuple(ranked if number % 2 == 0 else reversed(ranked))
 
 
-def _slot_for(device: Device, slots: Sequence[Slot], hardware: str) -> Slot | None:
-    """A slot of the wanted class; with `any`, of the class that has most slots for the device."""
-    fitting = [slot for slot in slots if (slot.gpu is not None) == (device == "cuda")]
-    if hardware not in ("any", "all"):
-        fitting = [slot for slot in fitting if slot.hardware_class == hardware]
-    classes = [slot.hardware_class for slot in fitting]
-    return max(fitting, key=lambda slot: (classes.count(slot.hardware_class), slot.slot), default=None)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A device of a hardware class: one of its slots stands for all. `name` tells it from the other places."""
+
+    device: Device
+    slot: Slot
+    name: str
+
+    def lacks_threads(self, asked: Any) -> bool:
+        return asked != "auto" and int(asked) > len(self.slot.cores)
+
+
+def _places(suite: Suite, slots: Sequence[Slot]) -> list[_Place]:
+    """Where the suite is to be measured, devices first; with `any`, for each the class that has most slots."""
+    places = []
+    for device in DEVICES:
+        fitting = [s for s in slots if (s.gpu is not None) == (device == "cuda") and admits(suite.hardware, s)]
+        by_class = {s.hardware_class: s for s in sorted(fitting, key=lambda s: s.slot)}
+        if suite.hardware == "any" and by_class:
+            counts = Counter(s.hardware_class for s in fitting)
+            most = max(by_class, key=lambda name: (counts[name], name))
+            by_class = {most: by_class[most]}
+        several = len(by_class) > 1
+        places += [_Place(device, by_class[c], f"{device} on {c}" if several else device) for c in sorted(by_class)]
+    return places
 
 
 def _left_out(
-    suite: Suite, found: Sequence[tuple[Device, Slot]], machines: Mapping[str, Machine], can_run: Callable[..., None]
+    suite: Suite, found: Sequence[_Place], machines: Mapping[str, Machine], can_run: Callable[..., None]
 ) -> dict[str, str]:
-    """GPUs that nobody asked for by name and on which the baseline cannot run: a reason to go on without them."""
+    """Places that nobody asked for by name and on which the baseline cannot run: a reason to go on without them."""
     left_out: dict[str, str] = {}
-    for device, slot in found:
-        if device == "cpu" or device in suite.devices:
+    for place in found:
+        if place.name == place.device and (place.device == "cpu" or place.device in suite.devices):
             continue
+        machine = machines[place.slot.hardware_class]
         try:
-            can_run(suite.baseline_choice.method_id(device), machine=machines[slot.hardware_class], device=device)
+            can_run(suite.baseline_choice.method_id(place.device), machine=machine, device=place.device)
         except MethodUnsupportedError as error:
-            left_out[device] = str(error)
+            left_out[place.name] = str(error)
     return left_out
 
 
@@ -190,18 +227,27 @@ def _packs(cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: Model
     Methods that the suite compares directly stay together. Raises RequestError where they do not fit together.
     """
     pair, others = list(cells[:2]), cells[2:]
-    size = max(1, int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes)) - 2)
+    size = max(1, _most_alive(model, slot) - 2)
     packs: list[list[Cell]] = []
     for group in _groups(others, compare):
         if len(group) > size:
             raise RequestError(
-                f"compare: {len(group)} methods do not fit into this machine's memory together, only {size} do; "
+                f"compare: {len(group)} methods do not fit into the memory here together, only {size} do; "
                 "compare fewer of them at once"
             )
         if not packs or len(packs[-1]) + len(group) > size:
             packs.append([])
         packs[-1] += group
     return [pair + pack for pack in packs] or [pair]
+
+
+def _most_alive(model: ModelInfo, slot: Slot) -> int:
+    """How many cells of a model fit the slot's memory together, the GPU's too where there is one."""
+    most = int(slot.memory_bytes * MEMORY_SHARE / (PROCESS_BYTES + COPIES_OF_WEIGHTS * model.weight_bytes))
+    if slot.gpu_memory_bytes is None:
+        return most
+    free_bytes = slot.gpu_memory_bytes * GPU_MEMORY_SHARE - GPU_SENTINEL_BYTES
+    return min(most, int(free_bytes / (GPU_PROCESS_BYTES + GPU_COPIES_OF_WEIGHTS * model.weight_bytes)))
 
 
 def _groups(cells: Sequence[Cell], compare: Sequence[Sequence[str]]) -> list[list[Cell]]:

@@ -9,7 +9,7 @@ from farm.events import Silent, StepReporter
 from farm.machine import describe_machine
 from farm.plan import Plan, make_plan, resolve_devices
 from farm.records import ModelInfo, Slot
-from farm.slots import Node, discover_nodes, slots_of
+from farm.slots import Node, devices_of, discover_nodes, slots_of
 from farm.stopping import EFFORTS
 from farm.suite import Suite
 from tasks.demo import demo_folder
@@ -43,8 +43,12 @@ class Preview:
 def preview(suite: Suite, address: str | None) -> Preview:
     """Plan the suite on this machine, or on the cluster at `address`. Raises RequestError as a run would."""
     nodes = _nodes(address)
-    devices = resolve_devices(suite, [node.machine for node in nodes])
-    found = [slot for node in nodes for slot in slots_of(node, devices, suite.smt)]
+    resolve_devices(suite, [node.machine for node in nodes])
+    found = [
+        slot
+        for node in nodes
+        for slot in slots_of(node, devices_of(suite.devices, node.machine), suite.smt, suite.exclusive)
+    ]
     plan = make_plan(suite, _model(suite), found, {node.machine.hardware_class: node.machine for node in nodes})
     return Preview(
         _heading(plan, found), ("cohort", "length", "batch", "device", "threads", "cells"), _rows(plan), _footer(plan)

@@ -45,7 +45,7 @@ FROM measurements
 _SAMPLES = f"""
 CREATE VIEW samples AS
 SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
-       unnest(latency_ns) AS latency_ns, unnest(latency_ns) / 1e6 AS latency_ms
+       unnest(latency_ns) AS latency_ns, unnest(latency_ns) / 1e6 AS latency_ms, unnest(device_ns) AS device_ns
 FROM measurements
 """
 
@@ -91,6 +91,7 @@ VIEWS = {
 _ABOUT = {
     "sample": "number of the call within its process, from 0",
     "latency_ms": "latency of the sample in milliseconds",
+    "device_ns": "the device's own time of the sample by CUDA events; null on a CPU",
     "samples": "timed samples",
     "rounds": "rounds",
     "replicas": "replicas behind the row",

@@ -29,6 +29,21 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """A CUDA device as its driver describes it. What the driver does not tell is None or empty: unknown."""
+
+    name: str
+    uuid: str
+    memory_bytes: int
+    capability: tuple[int, int] | None = None
+    """CUDA's compute capability, such as (9, 0), which decides what the chip can multiply in."""
+    near_cpus: tuple[int, ...] = ()
+    """Logical CPUs on the side of the machine that the GPU is attached to."""
+    driver_cuda: int | None = None
+    """The newest major version of CUDA that the driver serves."""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What a node is made of. `instruction_sets` holds CPU flags as /proc/cpuinfo spells them."""
 
@@ -44,6 +59,12 @@ class Machine:
     instruction_sets: tuple[str, ...]
     gpus: tuple[str, ...]
     hardware_class: str
+    gpu_devices: tuple[Gpu, ...] = ()
+    """More about each of `gpus`, in their order."""
+    no_gpu: str = ""
+    """Why there is none, in the driver's words."""
+    numa_nodes: tuple[tuple[int, ...], ...] = ()
+    """The usable CPUs of each NUMA node that has any; empty where the platform does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +113,29 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU."""
+    """The physical resource that one cohort has to itself: cores of one node, and at most one GPU.
+
+    `ray_cpus` are the CPUs, as Ray counts them, that are held while it is used: all of the node's unless it is
+    `packed`, which is to say that other slots of the node measure at the same time.
+    """
 
     slot: str
     node_id: str
     hostname: str
     hardware_class: str
     cores: tuple[int, ...]
-    node_cpus: float
+    ray_cpus: float
     memory_bytes: int
     gpu: str | None = None
+    gpu_index: int = 0
+    """Its place among the GPUs that Ray gives out on the node."""
+    gpu_uuid: str | None = None
+    gpu_memory_bytes: int | None = None
+    ray_gpus: float = 1.0
+    """GPUs to take from Ray: all of the node unless the slot is packed; cells see one."""
+    packed: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    """The Ray node's labels, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +151,8 @@ class Turn:
     wall_ns: int
     cpu_ns: int
     rewarm_ns: int = 0
+    device_ns: tuple[int, ...] = ()
+    """Of each sample: time by the device's own clock from a call's first copy to its last; none on a CPU."""
     disturbance: Mapping[str, Any] = field(default_factory=dict)
     """What the guards read around the turn, by the names of guards.Disturbance."""
     taint_reasons: tuple[str, ...] = ()
@@ -135,6 +171,8 @@ class WarmUp:
     proof: Mapping[str, Any]
     precisions: Mapping[str, str] = field(default_factory=dict)
     """What each kind of matrix product runs in."""
+    vram_bytes: int | None = None
+    """By how much loading and warming up made the GPU's used memory grow, as its driver counts it."""
 
 
 @dataclass(frozen=True, slots=True)

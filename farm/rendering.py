@@ -78,6 +78,10 @@ _COSTS = {
     "peak RSS MB": _Cost("peak_rss_bytes", 1e6, whole=True),
     "CPU ms per call": _Cost("cpu_ns_per_call", 1e6, spread=True),
     "energy J per call": _Cost("energy_j_per_call", spread=True),
+    "GPU ms per call": _Cost("device_p50_ns", 1e6, spread=True),
+    "GPU MB": _Cost("vram_bytes", 1e6, whole=True),
+    "GPU mJ per call": _Cost("gpu_energy_j_per_call", 1e-3, spread=True),
+    "GPU W": _Cost("gpu_power_w", spread=True, whole=True),
     "pays off after calls": _Cost("break_even_calls", spread=True, whole=True),
 }
 

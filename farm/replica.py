@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,22 +11,32 @@ import numpy as np
 
 from farm import quality, stats
 from farm.blocks import take_blocks
-from farm.events import Listener, RoundDone, Step
+from farm.budget import Budget
+from farm.events import CellFailed, Listener, RoundDone, Step
 from farm.plan import round_order
 from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
 from farm.rows import ReplicaLog, logits_of
+from farm.side_by_side import side_by_side
 from farm.stopping import Allowance, Effort
 from farm.suite import Suite
 from farm.variance import VarianceParts
 from tasks.method import Arrays, find_method
 
+MOST_LATER = 8
+"""Further workloads that preparing a method covers at once. One process that imported and loaded a model makes the next
+artifact cheaply, but where many nodes share the work, most of what comes later is measured elsewhere."""
 
-class BaselineLostError(Exception):
-    """The baseline's cell failed: nothing can be compared, the replica must start over."""
+
+class ReplicaLostError(Exception):
+    """Nothing can be compared any more: the replica must start over."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
         self.failure = failure
+
+
+class BaselineLostError(ReplicaLostError):
+    """The baseline's cell failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ class Evaluation:
 
 @dataclass
 class Bench:
-    """What all replicas of a run work with. `excluded_s` counts preparing, which no budget includes."""
+    """What all replicas of a run work with."""
 
     suite: Suite
     model: ModelInfo
@@ -49,28 +59,24 @@ class Bench:
     inputs: Mapping[tuple[int, int], Sequence[Arrays]]
     evaluation: Evaluation | None
     listener: Listener
-    cohorts: tuple[Cohort, ...] = ()
-    started: float = field(default_factory=time.monotonic)
-    excluded_s: float = 0.0
-    ceilings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the machine of each slot reaches at best; searched for by the first cohort there."""
+    budget: Budget
+    ceilings: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """What the machine of each slot reaches at best, by node and slot; searched for by the first cohort there."""
+    _same: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
+    _place: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def later_workloads(self, cohort: Cohort, cell: Cell) -> list[Workload]:
-        """The workloads at which the cohorts after this one will run the same method."""
-        others = [each for each in self.cohorts if each.hardware_class == cohort.hardware_class]
-        later = others[others.index(cohort) + 1 :]
-        return [
-            same.workload for each in later for same in each.cells if (same.role, same.name) == (cell.role, cell.name)
-        ]
+    def plan_for(self, cohorts: Iterable[Cohort]) -> None:
+        """Learn of further cohorts that this run will measure."""
+        for cohort in cohorts:
+            for cell in cohort.cells:
+                same = self._same.setdefault((cohort.hardware_class, cell.role, cell.name), [])
+                self._place[cohort.hardware_class, cell.cell] = len(same)
+                same.append(cell.workload)
 
-    @property
-    def budget_s(self) -> float | None:
-        """Seconds that measuring may take, or None for as long as it needs."""
-        return self.suite.budget_s or self.effort.budget_s
-
-    def left_s(self) -> float | None:
-        """Seconds left of the budget, or None without one."""
-        return None if self.budget_s is None else self.budget_s - (time.monotonic() - self.started - self.excluded_s)
+    def later_workloads(self, cohort: Cohort, cell: Cell) -> Sequence[Workload]:
+        """The next workloads at which the same method will be run on machines like the cohort's."""
+        after = self._place.get((cohort.hardware_class, cell.cell), -1) + 1
+        return self._same.get((cohort.hardware_class, cell.role, cell.name), [])[after : after + MOST_LATER]
 
 
 async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
@@ -81,7 +87,7 @@ async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     started = time.monotonic()
     await _prepare(log, cohort, bench)
     await _evaluate(log, cohort, bench)
-    bench.excluded_s += time.monotonic() - started
+    bench.budget.exclude(log.slot.node_id, time.monotonic() - started)
 
 
 async def measure_replica(
@@ -97,22 +103,41 @@ async def measure_replica(
     setup_s = time.monotonic() - started
     measure = _measure_blocked if bench.suite.order == "blocked" else _measure
     await measure(log, cohort, bench, Allowance(bench.effort, parts, setup_s, share_s))
-    log.peak_rss_bytes = await cohort.finish.remote()
+    log.peaks, proofs = await cohort.finish.remote()
+    for cell in log.living():
+        _add_proof(log, bench, cell, proofs.get(cell.cell, {}))
+
+
+def _add_proof(log: ReplicaLog, bench: Bench, cell: Cell, late: Mapping[str, Any] | Failure) -> None:
+    """What a cell proved after its last call joins what it proved before its first; it may still be found out."""
+    if isinstance(late, Failure):
+        _fail(log, bench, cell, late)
+        return
+    ready = log.ready[cell.cell]
+    early = ready.proof["method"]
+    remarks = [*early.get("remarks", []), *late.get("remarks", [])]
+    proof = {**ready.proof, "method": {**early, **late, "remarks": remarks}}
+    log.ready[cell.cell] = replace(ready, proof=proof)
 
 
 async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Make or find every cell's artifact. The twin shares the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.role != "twin"]
-    for number, cell in enumerate(cells):
+
+    async def make(number: int, cell: Cell) -> None:
         if cell.unsupported:
-            _fail(log, cell, Failure("unsupported", cell.unsupported))
-            continue
+            _fail(log, bench, cell, Failure("unsupported", cell.unsupported))
+            return
         bench.listener.on(Step("prepare", number, len(cells), _at(cell)))
         made = await cohort.prepare.remote(cell, bench.model, bench.later_workloads(log.cohort, cell))
         if isinstance(made, Failure):
-            _fail(log, cell, made)
+            _fail(log, bench, cell, made)
         else:
             log.artifacts[cell.cell] = made
+
+    await side_by_side(
+        cells, make, log.cohort.workload.device, alone=lambda cell: find_method(cell.method).prepares_alone
+    )
     bench.listener.on(Step("prepare", len(cells), len(cells)))
     log.artifacts[log.cohort.cells[1].cell] = log.artifacts[log.cohort.baseline.cell]
 
@@ -124,20 +149,25 @@ async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
         return
     shortest = min(bench.suite.lengths)
     cells = [cell for cell in log.cohort.cells if cell.role != "twin" and cell.cell in log.artifacts]
-    reference: np.ndarray | None = None
-    for number, cell in enumerate(cells):
+    answers: dict[str, np.ndarray] = {}
+
+    async def answer(number: int, cell: Cell) -> None:
         bench.listener.on(Step("evaluate", number, len(cells), cell.name))
         at_shortest = replace(cell, workload=replace(cell.workload, length=shortest))
         logits = await cohort.evaluate.remote(at_shortest, bench.model, evaluation.encoded, evaluation.sha256)
         if isinstance(logits, Failure):
-            _fail(log, cell, logits)
-            continue
-        reference = logits if reference is None else reference
+            _fail(log, bench, cell, logits)
+        else:
+            answers[cell.cell] = logits
+
+    await side_by_side(cells, answer, log.cohort.workload.device)
+    reference = answers[log.cohort.baseline.cell]
+    for cell, logits in ((cell, answers[cell.cell]) for cell in cells if cell.cell in answers):
         exact = find_method(cell.method).exact
         judged = quality.judge(reference, logits, evaluation.labels, exact, evaluation.max_drop_points)
         log.quality[cell.cell] = judged
         if judged.fault:
-            _fail(log, cell, Failure("invalid", judged.fault))
+            _fail(log, bench, cell, Failure("invalid", judged.fault))
     bench.listener.on(Step("evaluate", len(cells), len(cells)))
     log.quality[log.cohort.cells[1].cell] = log.quality[log.cohort.baseline.cell]
 
@@ -146,9 +176,9 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
     bench.listener.on(Step("load", 0, len(cells), "starting processes"))
-    watched = bench.suite.sentinels and log.cohort.workload.device == "cpu"
+    watched = bench.suite.sentinels
     for name, failure in (await cohort.boot.remote(cells, bench.model, watched)).items():
-        _fail(log, _cell(log, name), failure)
+        _fail(log, bench, _cell(log, name), failure)
     if watched:
         await _start_sentinel(log, cohort, bench)
     shape = log.cohort.workload
@@ -159,19 +189,19 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
         bench.listener.on(Step("load", number, len(cells), _at(cell)))
         ready = await cohort.load.remote(cell, bench.model, log.artifacts[cell.cell], inputs)
         if isinstance(ready, Failure):
-            _fail(log, cell, ready)
+            _fail(log, bench, cell, ready)
             continue
         log.ready[cell.cell] = ready
         baseline = log.ready[log.cohort.baseline.cell]
         fault = quality.parity_fault(logits_of(baseline), logits_of(ready), find_method(cell.method).exact)
         if fault:
-            _fail(log, cell, Failure("invalid", fault))
+            _fail(log, bench, cell, Failure("invalid", fault))
     bench.listener.on(Step("load", len(cells), len(cells)))
 
 
 async def _start_sentinel(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """The first cohort of a slot searches for what its machine can do at best, while nothing else runs there."""
-    slot = log.slot.slot
+    slot = (log.slot.node_id, log.slot.slot)
     if slot not in bench.ceilings:
         bench.listener.on(Step("load", 0, 1, "searching for the machine's best rates"))
     log.ceilings = await cohort.start_sentinel.remote(bench.ceilings.get(slot))
@@ -192,7 +222,7 @@ async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowa
         done, failures = await cohort.round.remote(number, round_order(log.cohort, log.replica, number, living))
         log.rounds.append(done)
         for name, failure in failures.items():
-            _fail(log, _cell(log, name), failure)
+            _fail(log, bench, _cell(log, name), failure)
         left_s = allowance.left_s(time.monotonic() - started)
         bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
 
@@ -201,7 +231,7 @@ async def _measure_blocked(log: ReplicaLog, cohort: Any, bench: Bench, allowance
     """Let one cell after the other take all its turns, in a seeded order."""
 
     def fail(name: str, failure: Failure) -> None:
-        _fail(log, _cell(log, name), failure)
+        _fail(log, bench, _cell(log, name), failure)
 
     order = round_order(log.cohort, log.replica, 0, [cell.cell for cell in log.living()])
     log.rounds = await take_blocks(cohort, order, allowance, fail=fail, listener=bench.listener)
@@ -219,11 +249,12 @@ def running_speedups(log: ReplicaLog) -> dict[str, stats.Estimate]:
     return {name: stats.estimate([values]) for name, values in ratios.items() if len(values)}
 
 
-def _fail(log: ReplicaLog, cell: Cell, failure: Failure) -> None:
+def _fail(log: ReplicaLog, bench: Bench, cell: Cell, failure: Failure) -> None:
     """Take the cell out; without the baseline there is nothing to go on for."""
     if cell.role == "baseline":
         raise BaselineLostError(failure)
     log.failures[cell.cell] = failure
+    bench.listener.on(CellFailed(log.cohort, log.replica, log.attempt, cell.name, failure))
 
 
 def _cell(log: ReplicaLog, name: str) -> Cell:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
+from farm.gpus import identify
 from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
 from farm.plan import MEMORY_SHARE
 from farm.records import Failure, Slot, Status, Workload
@@ -42,8 +43,8 @@ class Residents:
     def open_nursery(self, name: str, workload: Workload) -> Nursery:
         """Start a nursery whose children have the workload's threads and see its device alone."""
         cores = self._slot.cores[: workload.threads] if workload.device == "cpu" else self._slot.cores
-        # Ray tells this process, which holds the slot's GPU, which one that is; its children hold none themselves.
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if self._slot.gpu else ""
+        # Ray tells this process, which holds the node's GPUs, which those are; its children hold none themselves.
+        gpus = identify(os.environ.get("CUDA_VISIBLE_DEVICES", ""), self._slot.gpu_index) if self._slot.gpu else ""
         # CUDA's driver reserves address space far beyond what it uses.
         limit = self._memory_bytes if workload.device == "cpu" else None
         self._nurseries[name] = Nursery(cores, workload.threads, gpus, self._log(f"nursery-{name}"), limit)

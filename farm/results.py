@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from farm import query, rendering, speedups
 from farm.errors import RequestError
+from farm.folders import Place
 from farm.store import RunRecord, Store
 from farm.tables import SpeedupTable, speedup_table
 
@@ -22,7 +22,7 @@ class Results:
     made while a run goes on shows what has been published since.
     """
 
-    def __init__(self, root: str | Path = "results", run: str | None = None) -> None:
+    def __init__(self, root: str | Place = "results", run: str | None = None) -> None:
         self.store = Store(root, read_only=True)
         self.run = run if run is not None else _newest(self.store)
         if self.run not in self.store.measured_runs():

@@ -15,7 +15,10 @@ from farm.pairing import Process, Row
 
 RATE_COLUMNS = {
     "fp32": "round_fp32_gflops",
+    "tf32": "round_tf32_gflops",
+    "fp16": "round_fp16_gflops",
     "bf16": "round_bf16_gflops",
+    "fp8": "round_fp8_gflops",
     "int8": "round_int8_gops",
     "memory": "round_memory_gbs",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from farm.gpu_guards import GPU_READINGS
 from farm.quality import Quality, largest_difference
 from farm.records import Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
 from farm.schemas import SCHEMA_VERSION
@@ -20,10 +21,15 @@ from tasks.sentinels import state, usual
 GUARD_READINGS = (
     *("steal_ratio", "foreign_ratio", "own_ratio", "throttled_ns", "major_faults", "involuntary_switches"),
     *("run_delay_ns", "pressure_ratio", "mhz", "wall_ns", "energy_j"),
+    *GPU_READINGS,
 )
-"""What is published of each guards.Disturbance."""
+"""What is published of each guards.Disturbance and gpu_guards.GpuDisturbance."""
 
-RATE_UNITS = {"fp32": "gflops", "bf16": "gflops", "int8": "gops", "memory": "gbs"}
+RATE_UNITS = {
+    **dict.fromkeys(("fp32", "tf32", "fp16", "bf16", "fp8"), "gflops"),
+    "int8": "gops",
+    "memory": "gbs",
+}
 """The sentinel's rates, and the units that end their columns' names."""
 
 
@@ -53,7 +59,8 @@ class ReplicaLog:
     ready: dict[str, WarmUp] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
-    peak_rss_bytes: dict[str, int | None] = field(default_factory=dict)
+    peaks: dict[str, Mapping[str, int | None]] = field(default_factory=dict)
+    """Of each cell's memory, by column."""
     ceilings: Mapping[str, Any] | None = None
 
     def living(self) -> list[Cell]:
@@ -116,6 +123,9 @@ def _place(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         "hardware_class": log.slot.hardware_class,
         "cores": list(log.slot.cores),
         "gpu": log.slot.gpu,
+        # What CUDA was allowed to see is the GPU's UUID: the one Ray gave, whichever the plan had in mind.
+        "gpu_uuid": (ready.proof.get("visible_gpus") or log.slot.gpu_uuid) if ready and log.slot.gpu else None,
+        "packed": log.slot.packed,
         "pid": ready.proof["pid"] if ready else None,
         "proof": json.dumps(ready.proof, sort_keys=True, default=str) if ready else None,
     }
@@ -144,6 +154,7 @@ def _samples(cell: Cell, rounds: Sequence[Round]) -> dict[str, Any]:
     return {
         "round": [entry.number for entry, turn in zip(mine, turns, strict=True) for _ in turn.latency_ns],
         "latency_ns": [latency for turn in turns for latency in turn.latency_ns],
+        "device_ns": [on_device for turn in turns for on_device in turn.device_ns] or None,
         "tainted": [
             bool(entry.taint_reasons) for entry, turn in zip(mine, turns, strict=True) for _ in turn.latency_ns
         ],
@@ -202,7 +213,9 @@ def _costs(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         "first_call_ns": ready.first_call_ns if ready else None,
         "warmup_calls": ready.calls if ready else None,
         "steady": ready.steady if ready else None,
-        "peak_rss_bytes": log.peak_rss_bytes.get(cell.cell),
+        "peak_rss_bytes": log.peaks.get(cell.cell, {}).get("peak_rss_bytes"),
+        "vram_bytes": ready.vram_bytes if ready else None,
+        "allocated_vram_bytes": log.peaks.get(cell.cell, {}).get("allocated_vram_bytes"),
     }
 
 

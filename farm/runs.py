@@ -11,6 +11,7 @@ from typing import Any
 
 from farm import __version__
 from farm.events import Listener, Notice
+from farm.hardware import takes_every_class
 from farm.plan import Plan
 from farm.store import RunRecord, Store
 from farm.suite import request_sha256
@@ -30,7 +31,9 @@ def open_run(store: Store, plan: Plan, environment: Mapping[str, Any], command: 
     `fresh` begins a new one in any case. Raises ResultsError where the record cannot be written.
     """
     classes = sorted({cohort.hardware_class for cohort in plan.cohorts})
-    identity = request_sha256(plan.suite, plan.model.sha256, classes, environment["libraries"])
+    # A run that takes every class goes on with whichever nodes are up.
+    fixed = [] if takes_every_class(plan.suite.hardware) else classes
+    identity = request_sha256(plan.suite, plan.model.sha256, fixed, environment["libraries"])
     if not fresh:
         for record in store.runs():
             if record.request_sha256 == identity and record.finished_unix_ns is None:
@@ -44,6 +47,7 @@ def open_run(store: Store, plan: Plan, environment: Mapping[str, Any], command: 
         environment=dict(environment),
         farm_version=__version__,
         command=command,
+        hardware_classes=classes,
     )
     store.write_run(record)
     return OpenRun(record, continued=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _column(name: str, kind: pa.DataType, about: str) -> pa.Field[Any]:
@@ -40,6 +40,12 @@ _PLACE = [
     _column("hardware_class", pa.string(), "nodes of the same class are alike: CPU, memory, GPU"),
     _column("cores", pa.list_(pa.int32()), "logical CPUs of the slot"),
     _column("gpu", pa.string(), "GPU model, or null"),
+    _column("gpu_uuid", pa.string(), "the one GPU that the cell's process could see"),
+    _column(
+        "packed",
+        pa.bool_(),
+        "true if other slots of the machine may have measured at the same time",
+    ),
     _column("pid", pa.int32(), "process id of the cell"),
 ]
 
@@ -53,6 +59,11 @@ _OUTCOME = [
 _SAMPLES = [
     _column("round", pa.list_(pa.int32()), "round of each sample"),
     _column("latency_ns", pa.list_(pa.int64()), "latency of each sample: token ids on the host to logits on the host"),
+    _column(
+        *("device_ns", pa.list_(pa.int64())),
+        "of each sample, the device's own time of a call by CUDA events, from its first copy to the device to its last "
+        "one back, waits for launches included; null on a CPU",
+    ),
     _column("tainted", pa.list_(pa.bool_()), "true for samples of a round in which a guard saw a disturbance"),
     _column("calls_per_sample", pa.int32(), "calls averaged into one sample; 1 unless a call is shorter than 1 ms"),
     _column("round_started_unix_ns", pa.list_(pa.int64()), "start of each round"),
@@ -78,6 +89,14 @@ _GUARDS = [
         *("round_energy_j", pa.list_(pa.float64())),
         "energy of the machine's packages and memory in that time, whoever used it; null where RAPL cannot be read",
     ),
+    _column("round_gpu_foreign", pa.list_(pa.int32()), "processes of others that held the GPU; null: not told"),
+    _column("round_gpu_throttle", pa.list_(pa.list_(pa.string())), "what forced the GPU's clock down amid the turn"),
+    _column("round_gpu_sm_mhz", pa.list_(pa.float64()), "the GPU's SM clock amid the turn"),
+    _column("round_gpu_uncorrected_errors", pa.list_(pa.int64()), "errors of the GPU's memory during the turn"),
+    _column("round_gpu_corrected_errors", pa.list_(pa.int64()), "those that its error correction mended"),
+    _column("round_gpu_xid_errors", pa.list_(pa.int64()), "errors that the GPU's driver reported (Xid)"),
+    _column("round_gpu_energy_j", pa.list_(pa.float64()), "energy of the GPU's board in round_wall_ns (NVML)"),
+    _column("round_gpu_temperature_c", pa.list_(pa.float64()), "the GPU's temperature after the turn"),
 ]
 
 _MACHINE_STATE = [
@@ -86,8 +105,11 @@ _MACHINE_STATE = [
     ),
     _column("round_fp32_gflops", pa.list_(pa.float64()), "sentinel: fp32 matrix products, GFLOP/s"),
     _column("round_bf16_gflops", pa.list_(pa.float64()), "sentinel: bf16 matrix products, GFLOP/s"),
+    _column("round_tf32_gflops", pa.list_(pa.float64()), "sentinel: tf32 matrix products, GFLOP/s"),
+    _column("round_fp16_gflops", pa.list_(pa.float64()), "sentinel: fp16 matrix products, GFLOP/s"),
+    _column("round_fp8_gflops", pa.list_(pa.float64()), "sentinel: fp8 matrix products, GFLOP/s"),
     _column("round_int8_gops", pa.list_(pa.float64()), "sentinel: int8 matrix products, GOP/s"),
-    _column("round_memory_gbs", pa.list_(pa.float64()), "sentinel: memory read, GB/s"),
+    _column("round_memory_gbs", pa.list_(pa.float64()), "sentinel: memory read, on a GPU read and written, GB/s"),
     _column("ceilings", pa.string(), "the machine's best rates, searched once a run, and the sentinel's then, JSON"),
 ]
 
@@ -113,6 +135,11 @@ _COSTS = [
     _column("warmup_calls", pa.int32(), "calls until the latency was steady"),
     _column("steady", pa.bool_(), "false if warm-up reached its cap before the latency settled"),
     _column("peak_rss_bytes", pa.int64(), _PEAK_RSS),
+    _column(
+        *("vram_bytes", pa.int64()),
+        "by how much loading and warming up made the GPU's used memory grow (NVML): CUDA's own share included",
+    ),
+    _column("allocated_vram_bytes", pa.int64(), "the most that the framework's own allocator gave out on the GPU"),
 ]
 
 _QUALITY = [
@@ -147,6 +174,16 @@ _STATE = pa.struct(
     ]
 )
 
+_NODE = pa.struct(
+    [
+        _column("node", pa.string(), "host name of the node"),
+        _column("replicas", pa.int32(), "replicas measured there"),
+        _column("speedup", pa.float64(), "speedup over their rounds that count"),
+        _column("low", pa.float64(), "lower end of its 95 % interval"),
+        _column("high", pa.float64(), "upper end of its 95 % interval"),
+    ]
+)
+
 SPEEDUP_SCHEMA = pa.schema(
     [
         *[MEASUREMENT_SCHEMA.field(name) for name in ("run", "suite", "hardware_class", "cohort", "cell", "role")],
@@ -164,6 +201,10 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("latency_p90_ns", pa.float64(), "90th percentile; null below the 64 samples that support it"),
         _column("latency_p95_ns", pa.float64(), "95th percentile; null below the 130 samples that support it"),
         _column("latency_p99_ns", pa.float64(), "99th percentile; null below the 662 samples that support it"),
+        _column(
+            *("device_p50_ns", pa.float64()),
+            "median of the device's own time of a call over those samples; the rest of the latency is the host's",
+        ),
         _column("baseline_p50_ns", pa.float64(), "median latency of the baseline over its samples of those rounds"),
         _column("speedup", pa.float64(), "baseline latency / latency: geometric mean of the paired per-round ratios"),
         _column("speedup_low", pa.float64(), "lower end of the 95 % interval"),
@@ -173,6 +214,8 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("resolved", pa.bool_(), "whether the interval's half-width is within what the effort aims at"),
         _column("speedup_all_rounds", pa.float64(), "speedup over disturbed rounds too; null where none was left out"),
         _column("states", pa.list_(_STATE), "speedup per state of the machine, where there are two states or more"),
+        _column("nodes", pa.list_(_NODE), "speedup per node before pooling, where replicas were spread over several"),
+        MEASUREMENT_SCHEMA.field("packed"),
         _column("bootstrap_low", pa.float64(), "lower end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_high", pa.float64(), "upper end by a studentized bootstrap; null below 8 replicas"),
         _column("bootstrap_agrees", pa.bool_(), "whether the bootstrap supports the interval"),
@@ -208,6 +251,16 @@ SPEEDUP_SCHEMA = pa.schema(
             "energy of the machine's packages and memory during a call, whoever used it, median over those rounds; "
             "null where RAPL cannot be read",
         ),
+        _column("vram_bytes", pa.int64(), "largest over replicas: what loading it took of the GPU's memory (NVML)"),
+        _column("allocated_vram_bytes", pa.int64(), "largest over replicas: what its framework gave out of that"),
+        _column(
+            *("gpu_energy_j_per_call", pa.float64()),
+            "energy of the GPU's board over the rounds that count, shared out to their calls by time; null where NVML "
+            "does not tell",
+        ),
+        _column("gpu_power_w", pa.float64(), "mean power of the GPU's board in those rounds"),
+        _column("gpu_sm_mhz", pa.float64(), "median SM clock of the GPU in those rounds"),
+        _column("unread", pa.list_(pa.string()), "what the guards watch of a GPU and its driver does not tell here"),
         _column(
             *("break_even_calls", pa.int64()),
             "calls after which preparing and loading it, less the baseline's, are won back; null if it is not faster",

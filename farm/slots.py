@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from farm.crew import NodeBusyError
 from farm.errors import RequestError
 from farm.guardian import Guardian
+from farm.hardware import classify
 from farm.machine import describe_machine
-from farm.records import Device, Machine, Slot
+from farm.records import Device, Gpu, Machine, Slot
+from farm.side_by_side import AT_ONCE
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
@@ -36,18 +40,25 @@ PRIVATE_CLUSTER = {
     "prestart_worker_first_driver": False,
 }
 
-RESERVE_S = 60
-"""How long a reservation may take before the user is told who might hold the node."""
+RESERVE_S = 10
+"""How long a reservation may take before the node counts as held by others: Ray places a group within a second."""
+
+DESCRIBE_S = 60
+"""A node that has not said by then what it is made of is left alone: it is starting, or going."""
+
+HEAD_RESOURCE = "node:__internal_head__"
+"""What Ray itself gives the head node, and no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An alive Ray node and what it is made of."""
+    """An alive Ray node and what it is made of. Its machine's hardware class takes the node's labels into account."""
 
     node_id: str
     cpus: float
     gpus: float
     machine: Machine
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @contextmanager
@@ -60,6 +71,7 @@ def connected(address: str | None) -> Iterator[None]:
     # Read by Ray at start: what it would print or report about itself does not belong on a benchmark's screen.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with ExitStack() as ends:
         try:
@@ -77,25 +89,74 @@ def connected(address: str | None) -> Iterator[None]:
                 ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise RequestError(f"--address {address or 'local'}: no Ray cluster answers there: {reason}") from error
+            token = " (one that asks for a token answers with RAY_AUTH_MODE=token and its own in RAY_AUTH_TOKEN)"
+            raise RequestError(
+                f"--address {address or 'local'}: no Ray cluster answers there: {reason}{token if address else ''}"
+            ) from error
         ends.callback(ray.shutdown)
         yield
 
 
+def alive_nodes() -> dict[str, Mapping[str, Any]]:
+    """What Ray's head says of every node that is up and has a CPU for work, by id."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1}
+
+
+def workers_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Of what `alive_nodes` gives, the nodes that are neither the head nor where this process runs.
+
+    A head plans, stores and serves a dashboard: it is measured on only where there is nothing else.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    return {
+        node_id: node for node_id, node in alive.items() if HEAD_RESOURCE not in node["Resources"] and node_id != own
+    }
+
+
 def discover_nodes() -> list[Node]:
-    """Ask every alive node of the cluster what it is made of."""
-    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    asked = [
-        ray.remote(describe_machine)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote()
-        for node in alive
-    ]
-    machines = ray.get(asked)
-    return [
-        Node(node["NodeID"], node["Resources"]["CPU"], node["Resources"].get("GPU", 0), machine)
-        for node, machine in zip(alive, machines, strict=True)
-    ]
+    """Ask every node of the cluster that may be measured on what it is made of."""
+    alive = alive_nodes()
+    found = workers_of(alive) or alive
+    asked = {node_id: ask_machine(node_id) for node_id in found}
+    described = ((node_id, tell_machine(asked[node_id])) for node_id in found)
+    return [as_node(found[node_id], machine) for node_id, machine in described if machine is not None]
+
+
+def ask_machine(node_id: str) -> Any:
+    """Ask a node what it is made of: a reference to the answer."""
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(describe_machine).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote()
+
+
+def tell_machine(asked: Any) -> Machine | None:
+    """The answer, or None where the node went away or does not answer.
+
+    Raises RequestError where the farm is not installed there.
+    """
+    try:
+        machine: Machine = ray.get(asked, timeout=DESCRIBE_S)
+    except RayTaskError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RequestError(
+            f"a node of the cluster cannot run the farm: {reason}. Install the same farm there, or send it along with "
+            "`farm submit`"
+        ) from error
+    except RayError:
+        return None
+    return machine
+
+
+def as_node(node: Mapping[str, Any], machine: Machine) -> Node:
+    """What Ray says of a node, and what it says of itself."""
+    labels = tuple(sorted(node.get("Labels", {}).items()))
+    alike = replace(machine, hardware_class=classify(machine.hardware_class, dict(labels)))
+    return Node(node["NodeID"], node["Resources"]["CPU"], node["Resources"].get("GPU", 0), alike, labels)
+
+
+def devices_of(asked: Collection[str], machine: Machine) -> tuple[Device, ...]:
+    """Those of a suite's devices that a machine has, `auto` being all of them."""
+    here: tuple[Device, ...] = ("cpu", "cuda") if machine.gpus else ("cpu",)
+    return tuple(device for device in here if device in asked or "auto" in asked)
 
 
 def choose_cores(machine: Machine, smt: Literal["idle", "use"]) -> tuple[int, ...]:
@@ -109,46 +170,89 @@ def choose_cores(machine: Machine, smt: Literal["idle", "use"]) -> tuple[int, ..
     return tuple(sorted(cpu for group in groups for cpu in (group if smt == "use" else group[:1])))
 
 
-def slots_of(node: Node, devices: Sequence[Device], smt: Literal["idle", "use"]) -> list[Slot]:
-    """The slots a node offers for these devices: all its cores once, and each of its GPUs."""
+def slots_of(
+    node: Node,
+    devices: Sequence[Device],
+    smt: Literal["idle", "use"],
+    exclusive: Literal["node", "slot"] = "node",
+) -> list[Slot]:
+    """The slots a node offers for these devices: all its cores once, and each of its GPUs.
+
+    With `exclusive: slot` those of a device can be used at the same time: each NUMA node's cores, and each GPU with its
+    part of the cores, in order, as boards number GPUs socket by socket.
+    """
     machine = node.machine
     cores = choose_cores(machine, smt)
-    slots = []
+    slots: list[Slot] = []
     for device in devices:
-        gpus: Sequence[str | None] = machine.gpus[: int(node.gpus)] if device == "cuda" else (None,)
-        for number, gpu in enumerate(gpus):
-            slots.append(
-                Slot(
-                    slot=f"{machine.hostname}-{device}{number}",
-                    node_id=node.node_id,
-                    hostname=machine.hostname,
-                    hardware_class=machine.hardware_class,
-                    cores=cores,
-                    node_cpus=node.cpus,
-                    memory_bytes=machine.memory_bytes,
-                    gpu=gpu,
-                )
+        gpus: Sequence[Gpu | None] = machine.gpu_devices[: int(node.gpus)] if device == "cuda" else (None,)
+        if exclusive == "node":
+            shares = [near(gpu, cores) if gpu else cores for gpu in gpus]
+        elif device == "cuda":
+            shares = _parts(cores, len(gpus))
+        else:
+            shares = [own for each in machine.numa_nodes if (own := tuple(sorted(set(cores) & set(each))))] or [cores]
+            gpus = (None,) * len(shares)
+        packed = exclusive == "slot"
+        parts = len(shares) if packed else 1
+        for number, (gpu, share) in enumerate(zip(gpus, shares, strict=True)):
+            slot = Slot(
+                slot=f"{machine.hostname}-{device}{number}",
+                node_id=node.node_id,
+                hostname=machine.hostname,
+                hardware_class=machine.hardware_class,
+                cores=share,
+                ray_cpus=max(1.0, node.cpus // parts) if packed else node.cpus,
+                memory_bytes=machine.memory_bytes // parts,
+                packed=packed,
+                labels=node.labels,
             )
+            slots.append(_with_gpu(slot, gpu, number, node.gpus) if gpu else slot)
     return slots
+
+
+def _with_gpu(slot: Slot, gpu: Gpu, number: int, node_gpus: float) -> Slot:
+    """A slot of its own takes the one GPU that Ray gives it; otherwise all of the node's, for they share its cores."""
+    return replace(
+        slot,
+        gpu=gpu.name,
+        gpu_index=0 if slot.packed else number,
+        gpu_uuid=None if slot.packed else gpu.uuid,
+        gpu_memory_bytes=gpu.memory_bytes or None,
+        ray_gpus=1.0 if slot.packed else node_gpus,
+    )
+
+
+def near(gpu: Gpu, cores: Sequence[int]) -> tuple[int, ...]:
+    """Those of the cores that stand on the GPU's side of the machine; all where the driver does not tell, or none do.
+
+    Launches and copies from the other side pass through the link between the sockets.
+    """
+    return tuple(core for core in cores if core in gpu.near_cpus) or tuple(cores)
+
+
+def _parts(cores: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
+    """The cores in so many parts of almost equal size; where there are fewer, neighbours share one."""
+    if len(cores) < count:
+        return [(cores[number * len(cores) // count],) for number in range(count)]
+    return [cores[number * len(cores) // count : (number + 1) * len(cores) // count] for number in range(count)]
 
 
 @asynccontextmanager
 async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
-    """Hold the slot's node through a placement group, so that nobody else's Ray work runs there.
+    """Hold the slot through a placement group, so that nobody else's Ray work runs there.
 
     The group is bound to the node by its id: otherwise Ray would move it elsewhere when the node dies.
-    Raises RequestError if the node is not free within a minute.
+    Raises NodeBusyError if the slot's CPUs are not free within some seconds.
     """
-    bundle = {"CPU": slot.node_cpus} | ({"GPU": 1} if slot.gpu else {})
+    # Which of the GPUs the cells see is the slot's to say, not Ray's.
+    bundle = {"CPU": slot.ray_cpus} | ({"GPU": slot.ray_gpus} if slot.gpu else {})
     group = placement_group([bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": slot.node_id}])
     try:
         try:
             await asyncio.wait_for(_as_future(group.ready()), RESERVE_S)
         except TimeoutError:
-            raise RequestError(
-                f"node {slot.hostname} was not free within {RESERVE_S} s: other Ray work holds its CPUs. "
-                "Wait for it to end, or name another cluster with --address"
-            ) from None
+            raise NodeBusyError(f"other Ray work holds the CPUs of node {slot.hostname}") from None
         yield group
     finally:
         remove_placement_group(group)
@@ -162,10 +266,10 @@ def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
     strategy = PlacementGroupSchedulingStrategy(group, 0)
     return {
         "num_cpus": 0,
-        "num_gpus": 1 if slot.gpu else 0,
+        "num_gpus": slot.ray_gpus if slot.gpu else 0,
         "scheduling_strategy": strategy,
         "max_restarts": 0,
-        "max_concurrency": 2,
+        "max_concurrency": 1 + AT_ONCE["cuda" if slot.gpu else "cpu"],
     }
 
 

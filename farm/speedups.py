@@ -10,20 +10,20 @@ from typing import Any
 from zlib import crc32
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from farm import stats, stopping
 from farm.bootstrap import cross_check, paired_turns
 from farm.claims import holm
-from farm.costs import break_even, costs_of
+from farm.costs import break_even, costs_of, gpu_costs_of
 from farm.errors import RequestError
 from farm.pairing import Process, Row, latencies, over, taints
+from farm.places import node_ratios
 from farm.quality import accuracy_columns
 from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
-DERIVATION_VERSION = 3
+DERIVATION_VERSION = 4
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
 
 STATE_ROUNDS = 5
@@ -84,11 +84,14 @@ def current(store: Store, run: str) -> pa.Table:
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
-def of_cohort(store: Store, run: str, cohort: str) -> pa.Table:
-    """The speedups of one cohort from the replicas published so far; nothing is stored."""
-    measurements = store.read_measurements(run, columns=_COLUMNS)
-    of_it = pc.equal(measurements["cohort"], pa.scalar(cohort))
-    return derive_speedups(measurements.filter(of_it), same_within(store, run), pilot=pilot(store, run), checked=False)
+def read_for_speedups(store: Store, run: str, cohort: str | None = None) -> pa.Table:
+    """The measurements published so far, of one cohort or of all, with the columns that speedups are derived from."""
+    return store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
+
+
+def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The same for rows that are about to be published."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA).select(_COLUMNS)
 
 
 def same_within(store: Store, run: str) -> float:
@@ -129,7 +132,7 @@ def _derive(store: Store, run: str) -> pa.Table:
 
 
 def _origin(store: Store, run: str) -> bytes:
-    parts = [path.name for path in store.published(run).values()]
+    parts = {path.name for path in store.published(run).values()}
     origin = {"version": DERIVATION_VERSION, "same_within": same_within(store, run), "parts": sorted(parts)}
     return json.dumps(origin, sort_keys=True).encode()
 
@@ -151,7 +154,7 @@ def _speedup_row(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
     status = min((row["status"] for row in rows), key=_WORST_FIRST.index)
     shared = {name: first.get(name) for name in SPEEDUP_SCHEMA.names if name in MEASUREMENT_SCHEMA.names}
     baseline = next((process.baseline for process in processes if process.baseline is not None), None)
-    row = shared | costs_of(processes) | _quality(rows, baseline)
+    row = shared | costs_of(processes) | gpu_costs_of(processes) | _quality(rows, baseline)
     reasons = _reasons(rows)
     row |= {"status": status, "reasons": reasons, "replicas": len(rows)}
     row["baseline"] = baseline["name"] if baseline else None
@@ -190,6 +193,7 @@ def _judged(processes: Sequence[Process], aim: _Aim) -> dict[str, Any]:
         "resolved": None if aim.half_width is None else _half_width(found) <= aim.half_width,
         "speedup_all_rounds": everything.speedup if everything.rounds > found.rounds else None,
         "states": _states(compared, aim.pilot),
+        "nodes": node_ratios(compared, aim.pilot),
         "bootstrap_low": check.low if check else None,
         "bootstrap_high": check.high if check else None,
         "bootstrap_agrees": check.agrees if check else None,

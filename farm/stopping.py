@@ -73,10 +73,9 @@ def weight(cohort: Cohort) -> float:
     return (WEIGHT_BASE_TOKENS + tokens) * len(cohort.cells)
 
 
-def budget_share(cohort: Cohort, waiting: Sequence[Cohort], slots: int = 1) -> float:
-    """The fraction of the time left that this replica may take, when `waiting` replicas share it on `slots` slots."""
-    others = sum(weight(other) for other in waiting) / max(1, slots)
-    return weight(cohort) / (weight(cohort) + others)
+def budget_share(cohort: Cohort, waiting_weight: float, slots: int = 1) -> float:
+    """The fraction of the time left that this replica may take, when others of that weight wait for as many slots."""
+    return weight(cohort) / (weight(cohort) + waiting_weight / max(1, slots))
 
 
 def spendable_s(effort: Effort, budget_s: float | None, left_s: float | None, pilot_waiting: bool) -> float | None:

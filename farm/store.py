@@ -1,4 +1,4 @@
-"""Results on disk: run records, measurement parts published exactly once, speedups derived from them.
+"""Results on disk or in a bucket: run records, measurement parts published exactly once, speedups derived from them.
 
     <root>/runs/<run>.json                                    what was asked, and of which machine
     <root>/measurements/<run>/<cohort>-<replica>.parquet      the truth: one row per cell; never rewritten
@@ -10,28 +10,30 @@ reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from farm import publication
 from farm.errors import RequestError, ResultsError
+from farm.folders import Entry, Place, open_folder
+from farm.parts import ReplicaKey, UnsoundPartError, as_parquet, check_part, replica_table, replicas_in
 from farm.schemas import MEASUREMENT_SCHEMA
 
 PARTS_KEY = b"farm.parts"
 """Key in the speedups file's metadata: the parts it was derived from, and how."""
 
-CONTENT_KEY = b"farm.content_sha256"
-"""Key in a part's metadata: hash of its rows, because a Parquet page's checksum does not cover the page's header."""
+_CHECKED_PARQUET = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+T = TypeVar("T")
 
 
 class RunRecord(BaseModel):
@@ -48,67 +50,84 @@ class RunRecord(BaseModel):
     environment: dict[str, Any]
     farm_version: str
     command: str
+    hardware_classes: list[str] = []
+    """Those whose nodes were up when it began."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
     """A file that cannot be used, and why."""
 
-    path: Path
+    path: Place
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part that was looked at: which replicas it holds, or why it is not used."""
+
+    path: Place
+    keys: Sequence[ReplicaKey] = ()
+    why: str | None = None
+    fragment: Any = None
+
+
 class Store:
-    """A folder of results. All methods raise ResultsError where the folder cannot be read or written.
+    """A folder of results, on a disk or in a bucket. All methods raise ResultsError where it cannot be read or written.
 
     Opening one to write makes the folder and tries it (ResultsError says what to do); opening it `read_only`
     touches nothing and raises RequestError where there are no results.
+
+    Parts are looked at in two ways. `published`, `damaged` and `read_measurements` read each one whole and hold its
+    rows against their hash, once for each part and store: for whoever resumes a run or derives from it. `quick_parts`
+    and `dataset` read its footer: for whoever asks many of them a question.
     """
 
-    def __init__(self, root: str | Path, read_only: bool = False) -> None:
-        if "://" in str(root):
-            raise RequestError(f"results folder {root}: only local folders are supported; mount it, or copy results")
-        self.root = Path(root)
+    def __init__(self, root: str | Place, read_only: bool = False) -> None:
+        self._folder = open_folder(root)
+        self.root: Place = self._folder.root
         self.read_only = read_only
-        self._why_unsound: dict[tuple[Path, int, int], str | None] = {}
+        self._whole: dict[tuple[str, int, str], _Part] = {}
+        self._footers: dict[tuple[str, int, str], _Part] = {}
         if not read_only:
-            publication.require_writable(self.root)
-        elif not (self.root / "runs").is_dir() and not (self.root / "measurements").is_dir():
+            self._folder.require_writable()
+        elif not any(self._folder.exists(self.root / name) for name in ("runs", "measurements")):
             raise RequestError(f"no results in {self.root}: `farm run` makes them, or name another folder")
 
     def write_run(self, record: RunRecord) -> None:
         """Record a new run; raises ResultsError if one of that name is there."""
         path = self._run_path(record.run)
-        if not publication.create_exclusively(path, _as_json(record)):
+        if not self._folder.create_exclusively(path, _as_json(record)):
             raise ResultsError(f"{path}: a run of this name is there already; run the command again for a new name")
 
     def finish_run(self, run: str, finished_unix_ns: int | None = None) -> RunRecord:
         """Mark a run finished (now, unless a time is given), so that the same command starts a new one."""
         finished = time.time_ns() if finished_unix_ns is None else finished_unix_ns
         record = self.run(run).model_copy(update={"finished_unix_ns": finished})
-        publication.replace(self._run_path(run), _as_json(record))
+        self._folder.replace(self._run_path(run), _as_json(record))
         return record
 
     def run(self, run: str) -> RunRecord:
         """The record of one run; raises RequestError where there is none, ResultsError where it is unreadable."""
         path = self._run_path(run)
-        if not path.is_file():
-            known = ", ".join(record.run for record in self.runs()[:5]) or "none"
-            raise RequestError(f"no run {run} in {self.root}; the newest there: {known}")
         try:
-            return RunRecord.model_validate_json(path.read_bytes())
-        except (ValidationError, OSError) as error:
+            return RunRecord.model_validate_json(self._folder.read(path))
+        except FileNotFoundError:
+            known = ", ".join(record.run for record in self.runs()[:5]) or "none"
+            raise RequestError(f"no run {run} in {self.root}; the newest there: {known}") from None
+        except ValidationError as error:
             why = str(error).splitlines()[0]
             raise ResultsError(f"{path}: unreadable run record ({why}); move it away to go on") from error
 
     def runs(self) -> list[RunRecord]:
         """All readable run records, newest first; `unreadable_runs` names the others."""
-        found = [record for record in map(self._try_run, self._run_names()) if isinstance(record, RunRecord)]
+        found = [record for record in self._each(self._try_run, self._run_names()) if isinstance(record, RunRecord)]
         return sorted(found, key=lambda record: (record.created_unix_ns, record.run), reverse=True)
 
     def unreadable_runs(self) -> list[Damaged]:
         """Run records that cannot be read, each with the reason."""
-        return [damaged for damaged in map(self._try_run, self._run_names()) if isinstance(damaged, Damaged)]
+        tried = self._each(self._try_run, self._run_names())
+        return [damaged for damaged in tried if isinstance(damaged, Damaged)]
 
     def publish_replica(self, run: str, cohort: str, replica: int, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Publish one cohort replica, all of it or nothing; False if it was published before, and left as it is.
@@ -117,37 +136,71 @@ class Store:
         know and on rows that belong elsewhere, ResultsError where writing fails (then nothing is published).
         """
         path = self.part_path(run, cohort, replica)
-        return publication.create_exclusively(path, _as_parquet(_measurements(run, cohort, replica, rows)))
+        return self._folder.create_exclusively(path, as_parquet(replica_table(run, cohort, replica, rows)))
 
-    def part_path(self, run: str, cohort: str, replica: int) -> Path:
+    def part_path(self, run: str, cohort: str, replica: int) -> Place:
         """Where a cohort replica is published."""
         return self.root / "measurements" / run / f"{cohort}-{replica}.parquet"
 
-    def published(self, run: str) -> dict[tuple[str, int], Path]:
-        """The sound parts of a run, by (cohort, replica); `damaged` names the others."""
-        sound = [path for path in self._part_paths(run) if self._unsound(path) is None]
-        return {_part_name(path): path for path in sound}
+    def has_replica(self, run: str, cohort: str, replica: int) -> bool:
+        """Whether a cohort replica is published, sound or not: one look, whatever else there is."""
+        return self._folder.exists(self.part_path(run, cohort, replica))
+
+    def publish_part(self, path: Place, content: bytes) -> bool:
+        """Publish a part that was made elsewhere, whole; False if there is one of its name."""
+        return self._folder.create_exclusively(path, content)
+
+    def read_part(self, path: Place) -> bytes:
+        """The bytes of a part."""
+        return self._folder.read(path)
+
+    def published(self, run: str, cohort: str | None = None) -> dict[ReplicaKey, Place]:
+        """The sound parts of a run, or of one cohort of it, by (cohort, replica); `damaged` names the others."""
+        return _by_replica(self._checked(run), cohort)
 
     def damaged(self, run: str) -> list[Damaged]:
         """Parts of a run that cannot be read or are not what their name says, with the reason."""
-        checked = [(path, self._unsound(path)) for path in self._part_paths(run)]
-        return [Damaged(path, why) for path, why in checked if why is not None]
+        return [Damaged(part.path, part.why) for part in self._checked(run) if part.why is not None]
 
-    def set_aside(self, part: Path) -> Path:
+    def quick_parts(self, run: str) -> dict[ReplicaKey, Place]:
+        """The parts of a run whose footer can be read, by (cohort, replica): one small read for each, and remembered.
+
+        A part that was damaged in the middle is among them; reading it through `dataset` is then an error.
+        """
+        return _by_replica(self._skimmed(run))
+
+    def quick_damaged(self, run: str) -> list[Damaged]:
+        """The parts of a run that `quick_parts` leaves out, with the reason."""
+        return [Damaged(part.path, part.why) for part in self._skimmed(run) if part.why is not None]
+
+    def dataset(self, runs: Iterable[str] | None = None) -> ds.Dataset:
+        """The measurements of some runs, or of all, to be scanned: MEASUREMENT_SCHEMA, oldest run first.
+
+        Nothing but footers is read before it is scanned; columns that an older farm did not write are null. Pages are
+        held against their checksums in the scan, which raises OSError at a damaged one (`damaged` then says which).
+        """
+        names = sorted(self.measured_runs() if runs is None else runs)
+        skimmed = [part for run in names for part in _without_doubles(self._skimmed(run))]
+        fragments = [part.fragment for part in skimmed if part.fragment is not None]
+        _, files = self._folder.for_arrow(self.root)
+        return ds.FileSystemDataset(fragments, MEASUREMENT_SCHEMA, _CHECKED_PARQUET, files)
+
+    def set_aside(self, part: Place) -> Place:
         """Rename a damaged part to `_<name>.damaged`, so that its replica can be measured again; the new path.
 
         The underscore keeps it out of `pandas.read_parquet(folder)`.
         """
-        return publication.set_aside(part)
+        return self._folder.set_aside(part)
 
     def measured_runs(self) -> list[str]:
         """Names of the runs that have a folder of measurements, newest first."""
-        folder = self.root / "measurements"
-        names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-        return sorted((name for name in names if name[0] not in "._"), reverse=True)
+        return self._folder.folders("measurements")[::-1]
 
-    def read_measurements(self, run: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The measurements of one run, or of all: MEASUREMENT_SCHEMA, or the columns asked for, oldest run first.
+    def read_measurements(
+        self, run: str | None = None, columns: Sequence[str] | None = None, cohort: str | None = None
+    ) -> pa.Table:
+        """The measurements of one run, of one cohort of it, or of all runs: MEASUREMENT_SCHEMA, or the columns asked
+        for, oldest run first.
 
         Damaged parts are left out (`damaged` names them). Columns that an older farm did not write are null.
         Raises RequestError where there is no such run.
@@ -155,17 +208,25 @@ class Store:
         if run is not None and run not in self.measured_runs():
             self.run(run)
         names = [run] if run is not None else sorted(self.measured_runs())
-        parts = [str(path) for name in names for path in self.published(name).values()]
+        parts = dict.fromkeys(path for name in names for path in self.published(name, cohort).values())
+        wanted = list(columns) if columns is not None else None
         if not parts:
             empty = MEASUREMENT_SCHEMA.empty_table()
-            return empty.select(list(columns)) if columns is not None else empty
-        dataset = ds.dataset(parts, schema=MEASUREMENT_SCHEMA, format="parquet")
-        return dataset.to_table(columns=list(columns) if columns is not None else None)
+            return empty.select(wanted) if wanted is not None else empty
+        _, files = self._folder.for_arrow(self.root)
+        paths = [self._folder.for_arrow(path)[0] for path in parts]
+        dataset = ds.dataset(paths, schema=MEASUREMENT_SCHEMA, format="parquet", filesystem=files)
+        # A part of many replicas holds other cohorts, too.
+        return dataset.to_table(columns=wanted, filter=None if cohort is None else ds.field("cohort") == cohort)
 
-    def write_speedups(self, run: str, table: pa.Table) -> Path:
+    def write_log(self, run: str, name: str, content: bytes) -> None:
+        """Put a log of a run in place, whole."""
+        self._folder.replace(self.root / "logs" / run / name, content)
+
+    def write_speedups(self, run: str, table: pa.Table) -> Place:
         """Put a run's derived speedups in place of the former ones, in one step; their path."""
         path = self._speedups_path(run)
-        publication.replace(path, _as_parquet(table))
+        self._folder.replace(path, as_parquet(table))
         return path
 
     def read_speedups(self, run: str) -> pa.Table | None:
@@ -174,18 +235,19 @@ class Store:
         They are derived from the measurements, so an unreadable file is no loss: it is made again.
         """
         try:
-            return pq.read_table(self._speedups_path(run), page_checksum_verification=True, partitioning=None)
-        except (OSError, pa.ArrowException):
+            content = pa.BufferReader(self._folder.read(self._speedups_path(run)))
+            return pq.read_table(content, page_checksum_verification=True, partitioning=None)
+        except (OSError, ResultsError, pa.ArrowException):
             return None
 
-    def _run_path(self, run: str) -> Path:
+    def _run_path(self, run: str) -> Place:
         return self.root / "runs" / f"{run}.json"
 
-    def _speedups_path(self, run: str) -> Path:
+    def _speedups_path(self, run: str) -> Place:
         return self.root / "speedups" / f"{run}.parquet"
 
     def _run_names(self) -> list[str]:
-        return sorted(path.stem for path in (self.root / "runs").glob("*.json") if path.name[0] not in "._")
+        return [entry.place.stem for entry in self._folder.files("runs", ".json")]
 
     def _try_run(self, run: str) -> RunRecord | Damaged:
         try:
@@ -193,64 +255,63 @@ class Store:
         except ResultsError as error:
             return Damaged(self._run_path(run), str(error))
 
-    def _part_paths(self, run: str) -> list[Path]:
-        folder = self.root / "measurements" / run
-        paths = [path for path in folder.glob("*.parquet") if path.name[0] not in "._"]
-        return sorted(paths, key=_part_name)
+    def _checked(self, run: str) -> list[_Part]:
+        """Every part of a run, read whole once: parts never change."""
+        return self._looked_at(run, self._whole, self._read)
 
-    def _unsound(self, path: Path) -> str | None:
-        # Parts never change, so each is read whole (checksums and all) once; a part is small.
-        stat = path.stat()
-        key = (path, stat.st_size, stat.st_mtime_ns)
-        if key not in self._why_unsound:
-            self._why_unsound[key] = _why_unsound(path)
-        return self._why_unsound[key]
+    def _skimmed(self, run: str) -> list[_Part]:
+        """Every part of a run, its footer read once."""
+        return self._looked_at(run, self._footers, self._skim)
+
+    def _looked_at(
+        self, run: str, known: dict[tuple[str, int, str], _Part], look: Callable[[Entry], _Part]
+    ) -> list[_Part]:
+        entries = self._folder.files(f"measurements/{run}", ".parquet")
+        keys = [(str(entry.place), entry.size_bytes, entry.version) for entry in entries]
+        new = [(key, entry) for key, entry in zip(keys, entries, strict=True) if key not in known]
+        known |= zip((key for key, _ in new), self._each(look, [entry for _, entry in new]), strict=True)
+        return sorted((known[key] for key in keys), key=lambda part: (part.keys or [(part.path.name, -1)])[0])
+
+    def _read(self, entry: Entry) -> _Part:
+        path = entry.place
+        try:
+            return _Part(path, check_part(self._folder.read(path), path.parent.name, path.name))
+        except (UnsoundPartError, ResultsError, OSError) as error:
+            return _Part(path, why=str(error).splitlines()[0])
+
+    def _skim(self, entry: Entry) -> _Part:
+        path = entry.place
+        name, files = self._folder.for_arrow(path)
+        try:
+            fragment = _CHECKED_PARQUET.make_fragment(name, files)
+            metadata = fragment.physical_schema.metadata
+            return _Part(path, replicas_in(path.name, metadata), fragment=fragment)
+        except (UnsoundPartError, OSError, pa.ArrowException) as error:
+            return _Part(path, why=str(error).splitlines()[0])
+
+    def _each(self, look: Callable[[Any], T], things: Sequence[Any]) -> list[T]:
+        if self._folder.readers == 1 or len(things) < 2:
+            return list(map(look, things))
+        with ThreadPoolExecutor(self._folder.readers) as pool:
+            return list(pool.map(look, things))
 
 
-def _measurements(run: str, cohort: str, replica: int, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    if not rows:
-        raise ValueError("a replica without rows cannot be published")
-    unknown = sorted({name for row in rows for name in row} - set(MEASUREMENT_SCHEMA.names))
-    if unknown:
-        raise ValueError(f"columns unknown to MEASUREMENT_SCHEMA: {', '.join(unknown)}")
-    strangers = [row for row in rows if (row["run"], row["cohort"], row["replica"]) != (run, cohort, replica)]
-    if strangers:
-        raise ValueError(f"{len(strangers)} rows do not belong to run {run}, cohort {cohort}, replica {replica}")
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA)
-    return table.replace_schema_metadata({CONTENT_KEY: _sha256(table.to_pylist())})
+def _by_replica(parts: Iterable[_Part], cohort: str | None = None) -> dict[ReplicaKey, Place]:
+    found = [(key, part.path) for part in _without_doubles(parts) for key in part.keys]
+    return dict(sorted((key, path) for key, path in found if cohort in (None, key[0])))
 
 
-def _sha256(rows: list[dict[str, Any]]) -> bytes:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest().encode()
+def _without_doubles(parts: Iterable[_Part]) -> list[_Part]:
+    """Sound parts, none of which holds what another one does: where a folder was copied over its compacted self, the
+    parts of many replicas count."""
+    chosen: list[_Part] = []
+    held: set[ReplicaKey] = set()
+    for part in sorted(parts, key=lambda each: -len(each.keys)):
+        if part.why is None and held.isdisjoint(part.keys):
+            chosen.append(part)
+            held.update(part.keys)
+    return sorted(chosen, key=lambda each: each.keys[0])
 
 
 def _as_json(record: RunRecord) -> bytes:
     return record.model_dump_json(indent=2).encode()
-
-
-def _as_parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
-
-
-def _part_name(path: Path) -> tuple[str, int]:
-    cohort, _, replica = path.stem.rpartition("-")
-    return (cohort, int(replica)) if cohort and replica.isdecimal() else (path.stem, -1)
-
-
-def _why_unsound(path: Path) -> str | None:
-    try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-        rows = table.to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        return str(error).splitlines()[0]
-    missing = {"run", "cohort", "replica", "status"} - set(table.column_names)
-    if missing or not rows:
-        return f"not a part of measurements: without {', '.join(sorted(missing)) or 'rows'}"
-    if (table.schema.metadata or {}).get(CONTENT_KEY) != _sha256(rows):
-        return "its rows are not those that were written (checksum)"
-    identity = {(row["run"], row["cohort"], row["replica"]) for row in rows}
-    if identity != {(path.parent.name, *_part_name(path))}:
-        return f"holds {identity}, which is not what its name says"
-    return None

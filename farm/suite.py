@@ -71,15 +71,17 @@ class Accuracy(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one cell may take: seconds for each step, and bytes of memory of its own on a CPU.
+    """What may be taken: seconds for each step, and bytes of memory of a cell's own on a CPU.
 
-    `call_s` None: 20 times the baseline's call, at least 10 s. `memory_bytes` None: 70 % of the node's memory.
+    `call_s` None: 20 times the baseline's call, at least 10 s. `memory_bytes` None: 70 % of the slot's memory. `node_s`
+    is how long the run waits for a node that it can measure on before it gives up.
     """
 
     load_s: PositiveFloat = 120.0
     call_s: PositiveFloat | None = None
     prepare_s: PositiveFloat = 1800.0
     memory_bytes: PositiveInt | None = None
+    node_s: PositiveFloat = 600.0
 
 
 class Suite(Strict):
@@ -105,7 +107,13 @@ class Suite(Strict):
     budget_s: PositiveFloat | None = None
     same_within: Annotated[float, Field(gt=0, lt=1)] | None = None
     limits: Limits = Limits()
-    hardware: str = "any"
+    hardware: Annotated[str, Field(min_length=1)] = "any"
+    """`any`: the class that has most slots; `all`: every class; KEY=VALUE: every class of the nodes with that label;
+    else the name of a class or of one node."""
+    nodes: PositiveInt = 1
+    """How many nodes to ask the cluster's autoscaler for, where fewer that fit are up."""
+    exclusive: Literal["node", "slot"] = "node"
+    """Whether a cohort has the whole node, or only its slot, beside cohorts on the node's other slots."""
 
     @field_validator("lengths", "batch_sizes", "threads", "devices")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import captions, caveats, direct, stats
+from farm import captions, caveats, direct, places, stats
 from farm.figures import Span, figures_of
 from farm.ratios import (
     AccuracyChange,
@@ -164,7 +164,10 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
             *caveats.limit_lines(rows),
             *caveats.unresolved_lines(rows, run.effort),
             *caveats.disturbed_lines(rows),
+            *caveats.unread_lines(rows),
             *caveats.state_lines(rows),
+            *places.node_lines(rows),
+            *places.packed_lines(rows),
             *caveats.bootstrap_lines(rows, scope.shared),
             *caveats.remark_lines(rows),
             *captions.mean_lines(rows, lengths, scope.shared),

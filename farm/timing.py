@@ -36,12 +36,19 @@ def turn_s(call_ns: float, least: int = TURN_CALLS) -> float:
 
 
 def time_turn(
-    call: Callable[[Any], Any], inputs: Sequence[Any], samples: int, batch: int, rewarm_calls: int = 1
+    call: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    samples: int,
+    batch: int,
+    rewarm_calls: int = 1,
+    *,
+    device_ns: Callable[[], int] | None = None,
 ) -> Turn:
     """Time `samples` samples of `batch` calls each, after `rewarm_calls` calls that are thrown away.
 
     Inputs rotate, so that no call can profit from its predecessor's result. Garbage collection runs before and is
-    off during the turn: it would land on whichever method allocates, at a moment of its own choosing.
+    off during the turn: it would land on whichever method allocates, at a moment of its own choosing. `device_ns`
+    returns what a device's own clock counted in the calls since it was last asked; it is asked between samples.
     """
     clock = time.perf_counter_ns
     count = len(inputs)
@@ -50,7 +57,9 @@ def time_turn(
     for number in range(rewarm_calls):
         call(inputs[number % count])
     rewarm_ns = clock() - rewarm_started
-    latencies = [0] * samples
+    collect = device_ns or int
+    collect()
+    latencies, on_device = [0] * samples, [0] * samples
     gc.disable()
     try:
         cpu_started, wall_started = time.process_time_ns(), clock()
@@ -60,6 +69,7 @@ def time_turn(
                 started = clock()
                 call(argument)
                 latencies[number] = clock() - started
+                on_device[number] = collect()
         else:
             for number in range(samples):
                 argument = inputs[number % count]
@@ -67,7 +77,8 @@ def time_turn(
                 for _ in range(batch):
                     call(argument)
                 latencies[number] = (clock() - started) // batch
+                on_device[number] = collect() // batch
         wall_ns, cpu_ns = clock() - wall_started, time.process_time_ns() - cpu_started
     finally:
         gc.enable()
-    return Turn(tuple(latencies), batch, wall_ns, cpu_ns, rewarm_ns)
+    return Turn(tuple(latencies), batch, wall_ns, cpu_ns, rewarm_ns, tuple(on_device) if device_ns else ())

@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tasks import cuda_kernels
 from tasks.caches import held_bytes, last_level_bytes
-from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, kernels_of, prepare
+from tasks.cuda_kernels import PREFIX, prepare_any
+from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, kernels_of
 from tasks.sentinels import LARGEST_BLOCK, Clock, call_s, calls_per_repetition, memory_case, sized
 
 BUDGET_S = 8.0
@@ -117,7 +119,18 @@ def search_ceilings(threads: int, budget_s: float = BUDGET_S) -> dict[str, Ceili
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
     kernels = {rate: kernels_of(rate) for rate in RATES}
-    return search(kernels, lambda case: prepare(case, threads), budget_s)
+    return search(kernels, lambda case: prepare_any(case, threads), budget_s)
+
+
+def search_gpu_ceilings(threads: int, budget_s: float = BUDGET_S) -> dict[str, Ceiling]:
+    """The ceilings of the GPU that this process sees, under the conditions of `search_ceilings`.
+
+    A precision that the chip has no units for raises, and is left out.
+    """
+    kernels = {rate: cuda_kernels.kernels_of(rate) for rate in cuda_kernels.CUDA_RATES}
+    found = search(kernels, lambda case: prepare_any(case, threads), budget_s)
+    cuda_kernels.give_back()
+    return found
 
 
 def search(
@@ -174,7 +187,8 @@ class _Contest:
 
     def screen(self, kernels: Sequence[Kernel], until: float) -> None:
         """Try every kernel at the shapes that rank them, then the best kernels at all others."""
-        first, others = _shapes(self.rate)
+        on_gpu = any(library.startswith(PREFIX) for library, _ in kernels)
+        first, others = cuda_kernels.shapes_of(self.rate) if on_gpu else _shapes(self.rate)
         self._try_all(kernels, first, until)
         kept = sorted(self._ranks, key=lambda kernel: -self._ranks[kernel])[:KERNELS_KEPT]
         self._try_all(kept, others, until)
@@ -256,7 +270,7 @@ class _Pair:
         """The winner at its best, tied to its sentinel by the median ratio."""
         value = self.winner.sustained
         sentinel = value / statistics.median(self.ratios)
-        held = held_bytes(_cores()) if self.contest.rate == "memory" else 0
+        held = _held(self.winner.case) if self.contest.rate == "memory" else 0
         return Ceiling(self.contest.rate, value, self.winner.case, self.contest.searched, self.case, sentinel, held)
 
 
@@ -298,6 +312,8 @@ def _shapes(rate: str) -> tuple[Sequence[Shape], Sequence[Shape]]:
     return shapes[:1], shapes[1:]
 
 
-def _cores() -> set[int]:
-    """Those this process runs on."""
-    return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0}
+def _held(case: Case) -> int:
+    """What caches hold of the memory that this case reads: the GPU's, or those of the cores of this process."""
+    if case.library.startswith(PREFIX):
+        return cuda_kernels.cache_bytes()
+    return held_bytes(set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0})

@@ -19,7 +19,7 @@ def example_inputs(model: ModelInfo, workload: Workload) -> dict[str, Any]:
     import torch
 
     shape = (workload.batch_size, workload.length)
-    return {name: torch.ones(shape, dtype=torch.long) for name in model.input_names}
+    return {name: torch.ones(shape, dtype=torch.long, device=workload.device) for name in model.input_names}
 
 
 def as_tensors(arrays: Arrays) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def export_module(
     """
     import torch
 
-    bare = bare_module(load_module(model, attention).to(getattr(torch, dtype))).eval()
+    bare = bare_module(load_module(model, attention).to(workload.device, getattr(torch, dtype))).eval()
     with torch.no_grad():
         program = torch.export.export(bare, (), example_inputs(model, workload), strict=False)
     module = program.module()

@@ -160,7 +160,7 @@ class TorchCompileFp32(InductorMethod):
             torch.compiler.load_cache_artifacts(cache.read_bytes())
         return self._compiled(model, workload)
 
-    def _compiled(self, model: ModelInfo, workload: Workload) -> CompiledCallable:
+    def _compiled(self, model: ModelInfo, workload: Workload) -> EagerCallable:
         import torch
 
         options = CompileOptions(**workload.options)

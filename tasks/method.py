@@ -38,6 +38,33 @@ class Loaded(Protocol):
         """
 
 
+class DeviceClock(Protocol):
+    """Times calls by a device's own clock, from a call's first copy to the device to its last one back."""
+
+    def collect(self) -> int:
+        """Nanoseconds of all calls since it was last asked."""
+
+
+def device_clock(loaded: Loaded) -> DeviceClock | None:
+    """The clock of the device that a loaded model runs on, which it has as `device_clock`; None on a CPU."""
+    return getattr(loaded, "device_clock", None)
+
+
+def late_proof(loaded: Loaded) -> Mapping[str, Any]:
+    """Evidence that cannot be had without leaving traces in the process, such as a profiler's: for after the last call.
+
+    A loaded model that has some returns it from `prove_kernels()`, which raises ProofFailedError as `proof` does.
+    """
+    ask = getattr(loaded, "prove_kernels", None)
+    return {} if ask is None else ask()
+
+
+def allocated_bytes(loaded: Loaded | None) -> int | None:
+    """The most memory on a GPU that a loaded model's framework has given out; None where it does not tell."""
+    ask = getattr(loaded, "allocated_bytes", None)
+    return None if ask is None else ask()
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """A method without settings of its own."""
@@ -57,6 +84,8 @@ class Method(ABC):
     forks_after_import: ClassVar[bool] = False
     """True where cells may be forked from a process that has run `import_runtime`: it starts no thread and touches no
     device. Imports that take seconds are then made once for all cells that share them."""
+    prepares_alone: ClassVar[bool] = False
+    """True where preparing for a GPU times kernels there to choose among them: nothing else may run meanwhile."""
     exact: ClassVar[bool] = True
     """True where logits must equal the baseline's within rounding; false for reduced precision."""
     runs_model: ClassVar[bool] = True
@@ -108,6 +137,11 @@ class Method(ABC):
         usual = "fp32" if product == "attention" and self.precision == "int8" else self.precision
         return self.product_precisions.get(product, usual)
 
+    def takes_any_shape(self, workload: Workload) -> bool:
+        """Whether what is loaded for this workload takes batches of every size and length."""
+        del workload
+        return self.any_shape
+
     def computes_all(self, workload: Workload, padded: bool) -> bool:
         """Whether a call computes the model on all of the workload's tokens; not where it cuts the padding off them."""
         return self.runs_model and not (padded and workload.options.get("length_bucket"))
@@ -154,6 +188,23 @@ def library_versions(*distributions: str) -> dict[str, str]:
 BUILT_IN: Mapping[str, str] = {
     "pytorch-fp32": "tasks.pytorch:PyTorchEager",
     "pytorch-bf16": "tasks.pytorch:PyTorchBf16",
+    "pytorch-tf32": "tasks.pytorch_cuda:PyTorchTf32",
+    "pytorch-fp16": "tasks.pytorch_cuda:PyTorchFp16",
+    "pytorch-fp16-cudagraph": "tasks.pytorch_cuda:PyTorchFp16Graph",
+    "pytorch-fp16-cudagraph-pruned": "tasks.pytorch_cuda:PyTorchFp16GraphPruned",
+    "pytorch-bf16-cudagraph": "tasks.pytorch_cuda:PyTorchBf16Graph",
+    "pytorch-fp16-compile": "tasks.inductor_cuda:CompileFp16",
+    "pytorch-fp16-compile-reduce-overhead": "tasks.inductor_cuda:CompileFp16ReduceOverhead",
+    "pytorch-fp16-compile-max-autotune": "tasks.inductor_cuda:CompileFp16MaxAutotune",
+    "pytorch-bf16-compile-cuda": "tasks.inductor_cuda:CompileBf16",
+    "pytorch-bf16-compile-reduce-overhead": "tasks.inductor_cuda:CompileBf16ReduceOverhead",
+    "pytorch-bf16-compile-max-autotune": "tasks.inductor_cuda:CompileBf16MaxAutotune",
+    "pytorch-fp16-aot": "tasks.inductor_cuda:AotFp16",
+    "pytorch-fp16-aot-pruned": "tasks.inductor_cuda:AotFp16Pruned",
+    "pytorch-fp16-aot-cudagraph": "tasks.inductor_cuda:AotFp16Graph",
+    "pytorch-fp16-aot-cudagraph-pruned": "tasks.inductor_cuda:AotFp16GraphPruned",
+    "pytorch-int8-dynamic-compile": "tasks.torchao_cuda:Int8Dynamic",
+    "pytorch-fp8-dynamic-compile": "tasks.torchao_cuda:Fp8Dynamic",
     "pytorch-int8-dynamic": "tasks.pytorch_int8:PyTorchInt8Dynamic",
     "pytorch-fp32-compile": "tasks.inductor:TorchCompileFp32",
     "pytorch-bf16-compile": "tasks.inductor:TorchCompileBf16",
@@ -163,9 +214,14 @@ BUILT_IN: Mapping[str, str] = {
     "pytorch-int8-pt2e-dynamic": "tasks.inductor_int8:Pt2eInt8Dynamic",
     "pytorch-int8-pt2e-pruned": "tasks.inductor_int8:Pt2eInt8Pruned",
     "torchscript-fp32": "tasks.torchscript:TorchScript",
+    "torchscript-fp16": "tasks.torchscript:TorchScriptFp16",
     "onnxruntime-fp32-plain": "tasks.onnx_runtime:OnnxRuntimePlain",
     "onnxruntime-fp32": "tasks.onnx_runtime:OnnxRuntimeFp32",
-    "onnxruntime-fp16": "tasks.onnx_runtime:OnnxRuntimeFp16",
+    "onnxruntime-fp16": "tasks.onnx_fp16:OnnxRuntimeFp16",
+    "onnxruntime-fp16-pruned": "tasks.onnx_fp16:OnnxRuntimeFp16Pruned",
+    "onnxruntime-fp16-tensorrt": "tasks.onnx_fp16:OnnxRuntimeTensorRt",
+    "tensorrt-fp16": "tasks.tensorrt:TensorRtFp16",
+    "tensorrt-fp16-pruned": "tasks.tensorrt:TensorRtFp16Pruned",
     "onnxruntime-bf16": "tasks.onnx_runtime:OnnxRuntimeBf16",
     "onnxruntime-int8-dynamic": "tasks.onnx_int8:OnnxInt8Dynamic",
     "onnxruntime-int8-dynamic-pruned": "tasks.onnx_int8:OnnxInt8DynamicPruned",

@@ -33,6 +33,11 @@ def executed_kernels(call: Callable[[], Result]) -> tuple[Result, dict[str, int]
     return result, dict(Counter(kernel for line in written() if (kernel := parse(line)) is not None))
 
 
+def without_onednn(call: Callable[[], Result]) -> tuple[Result, dict[str, int]]:
+    """The same where no product runs on the CPU."""
+    return call(), {}
+
+
 def parse(line: str) -> str | None:
     """The kernel of one line of oneDNN's account: `implementation source-weights-destination`, or None.
 

@@ -14,7 +14,7 @@ from farm.records import Device, ModelInfo, Workload
 
 GRAPH = "model.onnx"
 FACTS = "graph.json"
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 """Raise it when graphs are made or described in another way, so that those in a cache are made anew."""
 
 OPSET = 17
@@ -49,6 +49,7 @@ class GraphFacts:
     expected_attention: int = 0
     pruning: Pruning | None = None
     notes: tuple[str, ...] = ()
+    labels: int = 0
 
     def save(self, folder: Path) -> None:
         """Write them beside the graph."""
@@ -159,7 +160,7 @@ def describe_fusion(model: ModelInfo, layers: int, optimizer: Any, pruning: Prun
     within_reach = layers - 1 if pruning else layers
     expected = within_reach if model.family in BERT_LIKE else 0
     notes = () if attention >= within_reach else (_unfused(model.family, attention, layers),)
-    return GraphFacts(tuple(model.input_names), layers, attention, expected, pruning, notes)
+    return GraphFacts(tuple(model.input_names), layers, attention, expected, pruning, notes, len(model.labels))
 
 
 def _work_with_weights(graph: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any, ClassVar
 
 from farm.errors import MethodUnsupportedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.cuda_ends import cuda_runtime
+from tasks.cuda_versions import needs_matching_cuda
 from tasks.method import Loaded, Method, library_versions
+from tasks.onnx_cuda import load_cuda_libraries, needs_bindings, open_cuda_session
 from tasks.onnx_graphs import (
     FACTS_VERSION,
     GRAPH,
@@ -50,6 +54,9 @@ class OnnxMethod(Method):
                 f"{self.id} needs ONNX Runtime's {provider}; the installed build offers "
                 f"{', '.join(onnxruntime.get_available_providers())}. Install onnxruntime-gpu."
             )
+        if device == "cuda":
+            needs_matching_cuda(self.id)
+            needs_bindings(self.id)
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """The graph has free batch and sequence axes, so that one artifact serves all shapes and sessions' settings."""
@@ -78,8 +85,21 @@ class OnnxMethod(Method):
         del model
         return self.open(workload, folder)
 
+    def takes_any_shape(self, workload: Workload) -> bool:
+        """On a GPU a session has fixed places for inputs of one shape."""
+        return self.any_shape and workload.device == "cpu"
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """On a GPU, CUDA's bindings and libraries too."""
+        super().import_runtime(model)
+        if os.environ.get("CUDA_VISIBLE_DEVICES"):
+            cuda_runtime()
+            load_cuda_libraries()
+
     def open(self, workload: Workload, folder: Path) -> SessionCallable:
         """The session as a callable that proves what it ran."""
+        if workload.device == "cuda":
+            return open_cuda_session(folder, workload, self.Options(**workload.options), self.weights)
         return open_session(folder, workload, self.Options(**workload.options), self.weights, self.entries())
 
 
@@ -93,7 +113,7 @@ class OnnxRuntimePlain(OnnxMethod):
         """Export, and nothing else."""
         del workload, scratch
         layers = export_graph(model, folder / GRAPH)
-        return GraphFacts(tuple(model.input_names), layers)
+        return GraphFacts(tuple(model.input_names), layers, labels=len(model.labels))
 
 
 class OnnxRuntimeFp32(OnnxMethod):
@@ -118,21 +138,6 @@ class OnnxRuntimeFp32(OnnxMethod):
 
     def convert(self, optimizer: Any) -> None:
         """Change the fused graph's precision in place; FP32 needs none."""
-
-
-class OnnxRuntimeFp16(OnnxRuntimeFp32):
-    """The fused graph converted to FP16, as the founding experiment ran it on a GPU."""
-
-    id: ClassVar[str] = "onnxruntime-fp16"
-    about: ClassVar[str] = "ONNX Runtime on CUDA, FP16, transformer fusions applied"
-    precision: ClassVar[str] = "fp16"
-    devices: ClassVar[tuple[Device, ...]] = ("cuda",)
-    exact: ClassVar[bool] = False
-    weights: ClassVar[str] = "float16"
-
-    def convert(self, optimizer: Any) -> None:
-        """Convert weights and arithmetic to FP16; inputs stay integers and logits come back as FP32."""
-        optimizer.convert_float_to_float16(keep_io_types=True)
 
 
 class OnnxRuntimeBf16(OnnxRuntimeFp32):

@@ -13,7 +13,7 @@ from typing import Any
 PRODUCTS = ("linear", "attention")
 """The kinds of matrix products: of activations with weights, and of activations with each other."""
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
 """Of one number in each precision."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.method import Arrays, Loaded
+from tasks.method import Arrays, Loaded, allocated_bytes, device_clock, late_proof
 
 
 def without_padding(inputs: Arrays, multiple: int) -> Arrays:
@@ -30,6 +30,15 @@ class Trimmed:
     def __init__(self, inner: Loaded, multiple: int) -> None:
         self._inner = inner
         self._multiple = multiple
+        self.device_clock = device_clock(inner)
+
+    def prove_kernels(self) -> Mapping[str, Any]:
+        """The model's own."""
+        return late_proof(self._inner)
+
+    def allocated_bytes(self) -> int | None:
+        """The model's own."""
+        return allocated_bytes(self._inner)
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run one batch."""

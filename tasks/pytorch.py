@@ -10,15 +10,30 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt
 
-from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks import gpu_kernels
+from tasks.gpu_settings import (
+    attention_backends,
+    needs_capability,
+    needs_cuda_build,
+    rounds_to_tf32,
+    use_attention_backend,
+)
+from tasks.half import watching
 from tasks.instruction_sets import needs_bf16
-from tasks.method import Arrays, Loaded, Method, library_versions
-from tasks.onednn import executed_kernels
+from tasks.method import Arrays, Loaded, Method
+from tasks.onednn import executed_kernels, without_onednn
 from tasks.padding import trimmed
+from tasks.torch_ends import ends_of
 
 MATRIX_PRODUCTS = ("addmm", "mm", "bmm", "linear", "matmul", "baddbmm", "linear_dynamic", "mkldnn_linear")
 """Operators whose dtype decides what a transformer's arithmetic costs."""
+
+
+PRODUCT_KERNELS = {"float32": ("fp32", "tf32"), "float16": ("fp16",), "bfloat16": ("bf16",)}
+"""In which arithmetic a GPU's products may run, by the dtype of what is multiplied. Whether FP32 is rounded to TF32 is
+told by a product itself, which is surer than kernels' names."""
 
 
 def use_threads(workload: Workload) -> None:
@@ -100,14 +115,18 @@ class TorchCallable:
         self.module = module
         self._input_names = input_names
         self._device = device
+        self._ends = ends_of(input_names, device)
+        self.device_clock = self._ends.clock
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run one batch; copying to and from the device is part of the call."""
-        torch = self._torch
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(inputs[name]).to(self._device) for name in self._input_names}
-            logits = self.run(tensors)
-            return {"logits": logits.to("cpu", self._torch.float32).numpy()}
+        with self._torch.inference_mode():
+            logits = self.run(self._ends.receive(inputs))
+            return {"logits": self._ends.send(logits)}
+
+    def allocated_bytes(self) -> int | None:
+        """The most memory on a GPU that PyTorch has given out; None on a CPU."""
+        return int(self._torch.cuda.max_memory_allocated()) if self._device == "cuda" else None
 
     def run(self, tensors: Mapping[str, Any]) -> Any:
         """Call the module on device tensors and return the logits."""
@@ -123,8 +142,11 @@ class TorchCallable:
 class EagerCallable(TorchCallable):
     """An eager module with the proof that it computes in the precision its method names."""
 
-    def __init__(self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str) -> None:
+    def __init__(
+        self, module: Any, model: ModelInfo, workload: Workload, expected_dtype: str, *, tf32: bool = False
+    ) -> None:
         super().__init__(module, model.input_names, workload.device)
+        self._tf32 = tf32
         self._model = model
         self._workload = workload
         self._expected_dtype = expected_dtype
@@ -133,7 +155,9 @@ class EagerCallable(TorchCallable):
         """Threads, parameter dtypes, and the executed matrix products by dtype."""
         torch = self._torch
         example = self.example(self._workload)
-        products, kernels = executed_kernels(lambda: executed_products(lambda: self(example)))
+        on_cpu = self._workload.device == "cpu"
+        observed = executed_kernels if on_cpu else without_onednn
+        products, kernels = observed(lambda: executed_products(lambda: self(example)))
         kinds = (type(module) for module in self.module.modules())
         linear = Counter(f"{kind.__module__}.{kind.__name__}" for kind in kinds if kind.__name__ == "Linear")
         attention, asked = self.module.config._attn_implementation, self._workload.options.get("attention", "sdpa")
@@ -151,7 +175,31 @@ class EagerCallable(TorchCallable):
         wrong = {name for name in products if not name.endswith(f":{self._expected_dtype}")}
         if wrong or not products:
             raise ProofFailedError(f"matrix products ran as {sorted(products)}, not in {self._expected_dtype}")
+        if not on_cpu:
+            evidence |= {"rounds_fp32_to_tf32": self._check_rounding(), **attention_backends()}
         return evidence
+
+    def _check_rounding(self) -> bool:
+        """Whether FP32 products are rounded to TF32, told by one; raises ProofFailedError where that is not asked."""
+        rounded = rounds_to_tf32()
+        if rounded != self._tf32:
+            raise ProofFailedError(f"FP32 products are {'' if rounded else 'not '}rounded to TF32 in this process")
+        return rounded
+
+    def prove_kernels(self) -> Mapping[str, Any]:
+        """On a GPU, the kernels of a call."""
+        if self._workload.device == "cpu":
+            return {}
+        ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
+        gpu_kernels.check_products(ran, PRODUCT_KERNELS[self._expected_dtype])
+        return ran.evidence()
+
+    def find_overflow(self, inputs: Arrays) -> str | None:
+        """The first submodule whose result is not finite, in words."""
+        with watching(self.module) as seen:
+            self(inputs)
+        name, largest = next(iter(seen.items()), (None, 0.0))
+        return None if name is None else f"{name} (its largest finite number is {largest:.3g})"
 
 
 class TorchMethod(Method):
@@ -163,9 +211,8 @@ class TorchMethod(Method):
     def check_supported(self, machine: Machine, device: Device) -> None:
         """On a GPU, PyTorch must be built for CUDA; its version says so without importing it."""
         super().check_supported(machine, device)
-        installed = library_versions("torch").get("torch", "")
-        if device == "cuda" and installed.endswith("+cpu"):
-            raise MethodUnsupportedError(f"{self.id} needs a PyTorch built for CUDA; torch {installed} is a CPU build")
+        if device == "cuda":
+            needs_cuda_build(self.id, machine)
 
     def import_runtime(self, model: ModelInfo) -> None:
         """Import the model's own class too."""
@@ -176,11 +223,13 @@ class TorchMethod(Method):
 class EagerOptions:
     """Settings that a suite may give.
 
-    `attention`: transformers' name of an attention implementation. `length_bucket`: cut padding off, to a multiple of
-    so many tokens; None computes on padding too.
+    `attention`: transformers' name of an attention implementation. `sdpa_backend`: on a GPU, the one kernel family
+    that PyTorch's attention may use; some take no mask, and then refuse. `length_bucket`: cut padding off, to a
+    multiple of so many tokens; None computes on padding too.
     """
 
     attention: Literal["sdpa", "eager"] = "sdpa"
+    sdpa_backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = "auto"
     length_bucket: Annotated[int, Gt(0)] | None = None
 
 
@@ -201,8 +250,14 @@ class PyTorchEager(TorchMethod):
         del folder
         options = EagerOptions(**workload.options)
         use_threads(workload)
+        if workload.device == "cuda":
+            use_attention_backend(options.sdpa_backend)
         module = load_module(model, options.attention).to(workload.device, getattr(torch, self.dtype))
-        return trimmed(EagerCallable(module, model, workload, expected_dtype=self.dtype), options.length_bucket)
+        return trimmed(self.proven(module, model, workload), options.length_bucket)
+
+    def proven(self, module: Any, model: ModelInfo, workload: Workload) -> EagerCallable:
+        """The module as a callable that proves what it ran."""
+        return EagerCallable(module, model, workload, expected_dtype=self.dtype)
 
 
 class PyTorchBf16(PyTorchEager):
@@ -215,7 +270,9 @@ class PyTorchBf16(PyTorchEager):
     dtype: ClassVar[str] = "bfloat16"
 
     def check_supported(self, machine: Machine, device: Device) -> None:
-        """On a CPU without BF16 instructions the products are emulated, slower than FP32."""
+        """Without BF16 instructions, or matrix units for it, the products are emulated, slower than FP32."""
         super().check_supported(machine, device)
         if device == "cpu":
             needs_bf16(self.id, machine)
+        else:
+            needs_capability(self.id, machine, "bf16")

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, prepare
+from tasks.cuda_kernels import CUDA_RATES, PREFIX, prepare_any
+from tasks.kernels import BUFFER_BYTES, RATES, Call, Case
 
 __all__ = ["RATES", "STATE_CHANGE", "Case", "Sentinel", "sized", "state", "usual"]
 
@@ -16,6 +17,9 @@ STATE_CHANGE = 0.15
 """A rate this far from the replica's median gives the round another state. One reading of a quiet machine spreads by a
 few percent, so less would be noise; a neighbour on the matrix units was seen to take 30 to 70 %, so more would miss it.
 """
+
+ORDER = tuple(sorted({*RATES, *CUDA_RATES}, key=CUDA_RATES.index))
+"""The rates of CPUs and GPUs, in the order in which they are named."""
 
 Clock = Callable[[], float]
 
@@ -49,13 +53,13 @@ class Sentinel:
     """
 
     def __init__(self, cases: Mapping[str, Case], threads: int | None = None) -> None:
-        self._cases = {rate: cases[rate] for rate in RATES if rate in cases}
+        self._cases = {rate: cases[rate] for rate in ORDER if rate in cases}
         self._timed: dict[str, tuple[Call, int]] = {}
         self._left_out: dict[str, str] = {}
         threads = threads or _torch_threads()
         for rate, case in self._cases.items():
             try:
-                call = prepare(case, threads)
+                call = prepare_any(case, threads)
                 self._timed[rate] = (call, calls_per_repetition(call))
             except Exception as error:  # whatever a missing or unsuited library raises: the other rates still speak
                 self._left_out[rate] = f"{type(error).__name__}: {error}"
@@ -115,6 +119,8 @@ def sized(case: Case, value: float) -> Case:
     A product's largest side is halved until it fits, a read takes a smaller block.
     """
     fits = REPETITION_S * value * 1e9
+    if case.rate == "memory" and case.library.startswith(PREFIX):
+        return replace(case, inner=max(2, min(case.inner, int(fits / case.columns))))
     if case.rate == "memory":
         return memory_case(case.library, case.layout, int(min(fits, LARGEST_BLOCK)), BUFFER_BYTES)
     while case.work > fits:
@@ -128,19 +134,19 @@ def sized(case: Case, value: float) -> Case:
 def usual(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Median of each rate over a replica's rounds; a rate that no round has is left out."""
     readings = list(rounds)
-    found = {rate: [reading[rate] for reading in readings if rate in reading] for rate in RATES}
+    found = {rate: [reading[rate] for reading in readings if rate in reading] for rate in ORDER}
     return {rate: statistics.median(values) for rate, values in found.items() if values}
 
 
 def state(rates_now: Mapping[str, float], usual: Mapping[str, float]) -> str:
     """The state of a round: `usual`, or what is slower and what is faster than the replica's median.
 
-    Such as `bf16 slower`, or `fp32+int8 slower, memory faster`, rates in the order of `RATES`: rounds of equal state
+    Such as `bf16 slower`, or `fp32+int8 slower, memory faster`, rates in the order of `ORDER`: rounds of equal state
     can be put together over replicas. A rate that either side lacks says nothing.
     """
     moved = [
         rate
-        for rate in RATES
+        for rate in ORDER
         if rate in rates_now and rate in usual and abs(rates_now[rate] - usual[rate]) > STATE_CHANGE * usual[rate]
     ]
     slower = "+".join(rate for rate in moved if rates_now[rate] < usual[rate])

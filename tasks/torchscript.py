@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from farm.errors import ProofFailedError
-from farm.records import Device, ModelInfo, Workload
+from farm.records import Device, Machine, ModelInfo, Workload
+from tasks import gpu_kernels
+from tasks.gpu_settings import needs_capability
 from tasks.method import Loaded, library_versions
 from tasks.pytorch import (
     MATRIX_PRODUCTS,
@@ -27,8 +29,9 @@ PROGRAM = "traced.pt"
 class ScriptCallable(TorchCallable):
     """A frozen TorchScript program; its proof is the graph that the executor runs."""
 
-    def __init__(self, program: Any, model: ModelInfo, workload: Workload) -> None:
+    def __init__(self, program: Any, model: ModelInfo, workload: Workload, precision: str) -> None:
         super().__init__(program, model.input_names, workload.device)
+        self._precision = precision
         self._model = model
         self._workload = workload
 
@@ -59,6 +62,14 @@ class ScriptCallable(TorchCallable):
             )
         return evidence
 
+    def prove_kernels(self) -> Mapping[str, Any]:
+        """On a GPU, the kernels of a call."""
+        if self._workload.device == "cpu":
+            return {}
+        ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
+        gpu_kernels.check_products(ran, (self._precision,))
+        return ran.evidence()
+
 
 class TorchScript(TorchMethod):
     """Trace and freeze; the trace holds the shape, so each shape has an artifact of its own."""
@@ -67,6 +78,7 @@ class TorchScript(TorchMethod):
     about: ClassVar[str] = "TorchScript, FP32: traced at the cell's shape and frozen"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     runs_on: ClassVar[tuple[str, ...]] = ("torch",)
+    dtype: ClassVar[str] = "float32"
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """A trace fixes shape and device, and is read by the same PyTorch that wrote it."""
@@ -74,6 +86,7 @@ class TorchScript(TorchMethod):
             **library_versions("torch", "transformers"),
             "shape": [workload.batch_size, workload.length],
             "device": workload.device,
+            "dtype": self.dtype,
         }
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
@@ -82,7 +95,7 @@ class TorchScript(TorchMethod):
 
         use_threads(workload)
         with step("load model"):
-            module = load_module(model).to(workload.device)
+            module = load_module(model).to(workload.device, getattr(torch, self.dtype))
         shape = (workload.batch_size, workload.length)
         example = tuple(torch.ones(shape, dtype=torch.long, device=workload.device) for _ in model.input_names)
 
@@ -117,4 +130,20 @@ class TorchScript(TorchMethod):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.jit.load(str(folder / PROGRAM), map_location=workload.device).eval()
-        return ScriptCallable(program, model, workload)
+        return ScriptCallable(program, model, workload, self.precision)
+
+
+class TorchScriptFp16(TorchScript):
+    """The same with weights and activations in FP16."""
+
+    id: ClassVar[str] = "torchscript-fp16"
+    about: ClassVar[str] = "TorchScript, FP16: traced at the cell's shape and frozen"
+    precision: ClassVar[str] = "fp16"
+    devices: ClassVar[tuple[Device, ...]] = ("cuda",)
+    exact: ClassVar[bool] = False
+    dtype: ClassVar[str] = "float16"
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """FP16's matrix units came with Volta."""
+        super().check_supported(machine, device)
+        needs_capability(self.id, machine, "fp16")

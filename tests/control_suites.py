@@ -59,13 +59,13 @@ class Place:
         path.write_text(yaml.safe_dump(whole))
         return path
 
-    def start(self, *arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-        """Start a `farm` command; output and errors share a pipe."""
+    def start(self, *arguments: str, new_session: bool = False, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start a `farm` command; output and errors share a pipe, unless they go elsewhere."""
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             cwd=self.root,
             env=os.environ | self.environment,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=new_session,

@@ -14,12 +14,13 @@ from measured import RUN, as_table, measured_row, run_record, simulated_cohort
 
 from farm import speedups
 from farm.numerals import change_text
+from farm.parts import CONTENT_KEY
 from farm.quality import accuracy_columns
 from farm.ratios import AccuracyChange
 from farm.rendering import to_html, to_markdown, to_text
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
-from farm.store import CONTENT_KEY, Store
+from farm.store import Store
 from farm.tables import SpeedupTable, speedup_table
 
 TEXTS = 678

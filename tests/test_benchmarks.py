@@ -27,7 +27,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     return importlib.import_module
 
 
-@pytest.mark.parametrize("script", ["aa_spread", "peer", "harness_overhead", "report_scale"])
+@pytest.mark.parametrize(
+    "script", ["aa_spread", "peer", "harness_overhead", "report_scale", "scheduling_scale", "raylets", "chaos"]
+)
 def test_a_script_says_how_it_is_used(script: str) -> None:
     ran = subprocess.run(
         [sys.executable, str(FOLDER / f"{script}.py"), "--help"],
@@ -163,3 +165,15 @@ def test_the_peers_model_spells_any_english_text(load: Load) -> None:
     assert encoding.tokens[:3] == ["[CLS]", "g", "##r"]
     assert encoding.tokens[-1] == "[SEP]"
     assert "[UNK]" not in encoding.tokens
+
+
+def test_a_simulated_run_with_failures_publishes_every_planned_cell(load: Load) -> None:
+    cost = load("scheduling_scale").measure(cells=400, nodes=8)
+    assert cost.cells == 400
+    assert cost.nodes > 0
+    assert cost.attempts >= 40
+
+
+def test_a_simulated_schedule_is_never_shorter_than_its_lower_bound(load: Load) -> None:
+    scale = load("scheduling_scale")
+    assert all(scale.measure(400, nodes, failures=False).above_bound >= -1e-9 for nodes in (4, 8, 24))

@@ -114,7 +114,10 @@ def test_a_malformed_flag_is_refused(
 def test_a_suite_that_does_not_exist_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.root.is_dir()
     said = _refusal(capsys, "run", "foundling")
-    assert "foundling: No such file or directory. Give a YAML file or a built-in suite (cpu-full, founding)" in said
+    assert (
+        "foundling: No such file or directory. Give a YAML file or a built-in suite (cpu-full, founding, gpu, gpu-full)"
+        in said
+    )
 
 
 def test_a_dataset_that_does_not_exist_is_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ PURE = (
     "caveats",
     "numerals",
     "schedule",
+    "hardware",
+    "places",
     "stopping",
     "stats",
     "uncertainty",
@@ -65,7 +67,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.slots", "farm.submit"}
+RAY = {"farm.driver", "farm.cluster", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",
@@ -73,6 +75,9 @@ MEASURING = (
     "farm.warmup",
     "farm.guards",
     "farm.counters",
+    "farm.gpus",
+    "farm.gpu_guards",
+    "farm.gpu_cohort",
     "farm.own_processes",
 )
 STATISTICS = {
@@ -145,7 +150,7 @@ def _from(packages: set[str], imported: set[str]) -> set[str]:
 
 def test_the_sources_are_found() -> None:
     assert {"farm.driver", "farm.cli.commands", "farm.records", "tasks.method"} <= set(SOURCES)
-    assert _from({"ray"}, _imports("farm.driver")) >= {"ray"}
+    assert _from({"ray"}, _imports("farm.cluster")) >= {"ray"}
     assert _from(RUNTIMES, _imports("tasks.pytorch"))
 
 

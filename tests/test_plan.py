@@ -95,8 +95,16 @@ def test_any_hardware_is_the_class_with_most_slots() -> None:
 
 
 def test_cuda_is_refused_where_no_node_has_a_gpu() -> None:
-    with pytest.raises(RequestError, match="devices: the suite asks for cuda, but no node has a CUDA GPU"):
-        resolve_devices(suite_of(devices=["cuda"]), [MACHINE])
+    bare = replace(MACHINE, no_gpu="NVML Shared Library Not Found")
+    with pytest.raises(RequestError, match="devices: the suite asks for cuda, but no node has a CUDA GPU") as refused:
+        resolve_devices(suite_of(devices=["cuda"]), [bare])
+    for missing in (
+        "(NVML Shared Library Not Found)",
+        "a PyTorch built for CUDA",
+        "inference-farm[gpu]",
+        "--device cpu",
+    ):
+        assert missing in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +188,29 @@ def test_groups_that_share_a_method_stay_together() -> None:
 def test_a_comparison_that_does_not_fit_the_memory_is_refused() -> None:
     with pytest.raises(RequestError, match=r"compare: 3 methods do not fit .* only 1 do"):
         _comparing(4 * GIB, ["m1", "m2", "m3"])
+
+
+def _on_gpu(gpu_bytes: int | None, methods: int = 12) -> list[list[str]]:
+    chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(methods)]
+    suite = suite_of(methods=chosen, lengths=[64], devices=["cuda"])
+    slot = replace(GPU_SLOT, gpu_memory_bytes=gpu_bytes)
+    return [[cell.name for cell in cohort.cells] for cohort in plan_of(suite, slots=(slot,)).cohorts]
+
+
+def test_cells_that_do_not_fit_the_gpu_together_are_split_in_packs_with_a_baseline_each() -> None:
+    packs = _on_gpu(24_000_000_000)
+    assert len(packs) > 1
+    assert all(pack[:2] == ["m0", "m0~twin"] for pack in packs)
+    assert [name for pack in packs for name in pack[2:]] == [f"m{number}" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize("gpu_bytes", [140_000_000_000, None])
+def test_a_large_gpu_or_one_of_unknown_size_holds_them_all(gpu_bytes: int | None) -> None:
+    assert len(_on_gpu(gpu_bytes)) == 1
+
+
+def test_even_the_smallest_gpu_gets_one_candidate_at_a_time() -> None:
+    assert [len(pack) for pack in _on_gpu(2_000_000_000, methods=4)] == [3, 3, 3]
 
 
 def test_cells_that_fit_the_memory_stay_together() -> None:

@@ -8,6 +8,7 @@ from made_up import GPU_SLOT, SLOT, plan_of, suite_of
 
 from farm.records import Slot
 from farm.schedule import Schedule, fits
+from farm.stopping import weight
 
 COHORTS = plan_of(suite_of(lengths=[64, 128, 256])).cohorts
 NAMES = [cohort.cohort for cohort in COHORTS]
@@ -52,6 +53,88 @@ def test_the_number_wanted_never_shrinks() -> None:
     schedule = Schedule(COHORTS[:1], replicas=3)
     schedule.want(COHORTS[0], 2)
     assert schedule.wanted(COHORTS[0]) == schedule.total == 3
+
+
+def test_one_slot_takes_the_shortest_cohort_first_and_several_the_longest() -> None:
+    schedule = Schedule(COHORTS, replicas=1)
+    schedule.join(SLOT)
+    assert _next(schedule) == NAMES[0]
+    schedule.join(replace(SLOT, node_id="another"))
+    assert _next(schedule) == NAMES[2]
+
+
+def test_a_second_farm_on_the_same_run_begins_at_the_other_end() -> None:
+    first, second = Schedule(COHORTS, replicas=1), Schedule(COHORTS, replicas=1, backwards=True)
+    assert [_next(first), _next(second)] == [NAMES[0], NAMES[2]]
+
+
+def _next(schedule: Schedule) -> str:
+    job = schedule.take(SLOT)
+    assert job is not None
+    return job.cohort.cohort
+
+
+def test_a_job_that_was_given_back_comes_before_all_others() -> None:
+    schedule = Schedule(COHORTS, replicas=2)
+    job = schedule.take(SLOT)
+    assert job is not None
+    schedule.take(SLOT)
+    schedule.give_back(replace(job, attempt=2))
+    assert schedule.take(SLOT) == replace(job, attempt=2)
+
+
+def test_a_job_keeps_away_from_the_node_it_failed_on_while_another_one_idles() -> None:
+    schedule = Schedule(COHORTS[:1], replicas=1)
+    other = replace(SLOT, node_id="another")
+    for slot in (SLOT, other):
+        schedule.join(slot)
+    job = schedule.take(SLOT)
+    assert job is not None
+    schedule.give_back(replace(job, avoid=SLOT.node_id))
+    assert not schedule.has_work(SLOT)
+    assert schedule.take(SLOT) is None
+    schedule.leave(other)
+    assert schedule.has_work(SLOT)
+    assert schedule.take(SLOT) is not None
+
+
+def test_a_node_prefers_cohorts_that_it_measured_less_often() -> None:
+    schedule = Schedule(COHORTS[:2], replicas=2)
+    other = replace(SLOT, node_id="another")
+    for slot in (SLOT, other):
+        schedule.join(slot)
+    order = [schedule.take(slot) for slot in (SLOT, other, SLOT, other)]
+    taken = [job.cohort.cohort for job in order if job]
+    assert taken[0] != taken[2]
+    assert taken[1] != taken[3]
+
+
+def test_it_is_complete_when_nothing_waits_and_nobody_works() -> None:
+    schedule = Schedule(COHORTS[:1], replicas=2)
+    first, second = schedule.take(SLOT), schedule.take(SLOT)
+    assert first and second and not schedule.complete
+    schedule.finish(first)
+    assert not schedule.complete
+    schedule.drop(second)
+    assert schedule.complete
+    assert (schedule.done, schedule.total, schedule.unfinished) == (1, 2, 0)
+
+
+def test_cohorts_that_come_later_are_handed_out_and_known_ones_are_not_doubled() -> None:
+    schedule = Schedule(COHORTS[:1], replicas=1)
+    schedule.add(COHORTS[:2])
+    assert _drain(schedule) == [(NAMES[0], 0), (NAMES[1], 0)]
+
+
+def test_what_waits_is_weighed_as_it_comes_and_goes() -> None:
+    schedule = Schedule(COHORTS, replicas=1)
+    whole = schedule.waiting_weight("plain")
+    assert whole == sum(weight(cohort) for cohort in COHORTS)
+    job = schedule.take(SLOT)
+    assert job is not None
+    assert schedule.waiting_weight("plain") == whole - weight(job.cohort)
+    schedule.give_back(job)
+    assert schedule.waiting_weight("plain") == whole
 
 
 def test_a_slot_gets_only_cohorts_of_its_hardware_class() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up import plan_of, suite_of
 
+from farm.records import Cohort
 from farm.stopping import (
     AFTER_PILOT_SHARE,
     EFFORTS,
@@ -17,6 +18,7 @@ from farm.stopping import (
     replica_share_s,
     same_margin,
     spendable_s,
+    weight,
     worth_starting,
 )
 from farm.variance import VarianceParts
@@ -44,34 +46,38 @@ def _rounds(
     return len(done)
 
 
+def _others(cohort: Cohort) -> float:
+    return sum(weight(other) for other in COHORTS if other is not cohort)
+
+
 def test_shares_spend_the_whole_budget() -> None:
     left = 100.0
     waiting = list(COHORTS)
     while waiting:
         cohort = waiting.pop(0)
-        left -= left * budget_share(cohort, waiting)
+        left -= left * budget_share(cohort, sum(map(weight, waiting)))
     assert left == pytest.approx(0.0, abs=1e-9)
 
 
 def test_every_replica_gets_what_it_would_get_if_it_came_first() -> None:
-    first = [budget_share(cohort, [other for other in COHORTS if other is not cohort]) for cohort in COHORTS]
+    first = [budget_share(cohort, _others(cohort)) for cohort in COHORTS]
     assert sum(first) == pytest.approx(1.0)
     in_turn, left = [], 1.0
     for number, cohort in enumerate(COHORTS):
-        in_turn.append(left * budget_share(cohort, COHORTS[number + 1 :]))
+        in_turn.append(left * budget_share(cohort, sum(map(weight, COHORTS[number + 1 :]))))
         left -= in_turn[-1]
     assert in_turn == pytest.approx(first)
 
 
 def test_longer_texts_get_a_larger_share() -> None:
-    shares = [budget_share(cohort, [other for other in COHORTS if other is not cohort]) for cohort in COHORTS]
+    shares = [budget_share(cohort, _others(cohort)) for cohort in COHORTS]
     assert shares == sorted(shares)
     assert shares[0] < shares[-1]
 
 
 def test_two_slots_share_what_is_waiting() -> None:
-    alone = budget_share(COHORTS[0], COHORTS[1:], slots=1)
-    assert budget_share(COHORTS[0], COHORTS[1:], slots=2) > alone
+    alone = budget_share(COHORTS[0], sum(map(weight, COHORTS[1:])), slots=1)
+    assert budget_share(COHORTS[0], sum(map(weight, COHORTS[1:])), slots=2) > alone
 
 
 def test_rounds_stop_at_the_efforts_cap_when_time_is_plenty() -> None:

@@ -222,12 +222,6 @@ def test_opening_leaves_no_trace_in_the_folder(tmp_path: Path):
     assert visible_files(tmp_path) == []
 
 
-@pytest.mark.parametrize("root", ["s3://bucket/results", "gs://bucket"])
-def test_object_stores_are_refused_by_name(root: str):
-    with pytest.raises(RequestError, match="local"):
-        Store(root)
-
-
 def test_reading_where_nothing_was_measured_says_how_to_measure(tmp_path: Path):
     with pytest.raises(RequestError, match="farm run"):
         Store(tmp_path / "nowhere", read_only=True)

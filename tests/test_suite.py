@@ -116,7 +116,7 @@ def test_two_mistakes_are_two_lines() -> None:
 def test_a_missing_file_is_named_with_the_built_in_suites() -> None:
     message = _refusal_of_file("no/such.yaml")
     assert message.startswith("no/such.yaml: No such file or directory. Give a YAML file or a built-in suite (")
-    assert message.endswith("(cpu-full, founding)")
+    assert message.endswith("(cpu-full, founding, gpu, gpu-full)")
 
 
 def test_broken_yaml_is_one_line_with_its_place(tmp_path: Path) -> None:

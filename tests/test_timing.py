@@ -104,3 +104,16 @@ def test_garbage_is_collected_again_after_a_call_that_raised() -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         time_turn(call, [0], samples=3, batch=1)
     assert gc.isenabled()
+
+
+def test_a_devices_own_time_is_kept_of_every_sample_and_none_of_the_calls_thrown_away() -> None:
+    on_device: list[int] = []
+
+    def collect() -> int:
+        counted = sum(on_device)
+        on_device.clear()
+        return counted
+
+    turn = time_turn(lambda _: on_device.append(30), [0], samples=2, batch=4, rewarm_calls=9, device_ns=collect)
+    assert turn.device_ns == (30, 30)
+    assert time_turn(lambda _: None, [0], samples=2, batch=1).device_ns == ()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 PIPE_WIDTH = 160
 
+COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
+"""Further commands: each of these adds its own to `app` when it is imported."""
+
 app = typer.Typer(
     name="farm",
     help="Which way of running a transformer encoder is fastest here, by how much, and at what price?",
@@ -33,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ResultsArgument = Annotated[Path, typer.Argument(metavar="[RESULTS]", help="Results folder.")]
+ResultsArgument = Annotated[str, typer.Argument(metavar="[RESULTS]", help="Results: a folder, or s3://, gs://.")]
 SuiteArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SUITE]", help="A YAML file or a built-in suite; the founding experiment if left out."),
@@ -46,6 +50,7 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda or
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the suite, as in YAML.")
 ]
+ResultsOption = Annotated[str, typer.Option("--results", help="Where results go: a folder, or s3://, gs://.")]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; without it, a private one on this machine.")
 ]
@@ -89,13 +94,14 @@ def run(
     device: DeviceOption = None,
     effort: EffortOption = None,
     settings: SetOption = None,
-    results: Annotated[Path, typer.Option("--results", help="Where results go.")] = Path("results"),
+    results: ResultsOption = "results",
     address: AddressOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore unfinished runs of the same request.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the table at the end.")] = False,
 ) -> int:
     """Measure a suite. The same command continues an unfinished run."""
     from farm.cli.flags import suite_from_flags
+    from farm.cli.watching import watched
     from farm.driver import run_suite
     from farm.results import Results
 
@@ -103,8 +109,12 @@ def run(
     console = Console()
     command = shlex.join(["farm", *sys.argv[1:]])
     left = "everything published is kept. The same command continues the run"
-    with if_interrupted(left), closing(make_screen(console, quiet)) as screen:
-        outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=screen)
+    with (
+        if_interrupted(left),
+        closing(make_screen(console, quiet)) as screen,
+        watched(screen, results, metrics=address is not None) as listener,
+    ):
+        outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=listener)
     _write(Results(outcome.root, outcome.run).table("text"))
     console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
     return SOME_FAILED if outcome.failed_cells else DONE
@@ -142,7 +152,7 @@ def plan(
 
 @app.command()
 def table(
-    results: ResultsArgument = Path("results"),
+    results: ResultsArgument = "results",
     run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
     format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.text,
 ) -> int:
@@ -159,7 +169,7 @@ def table(
 @app.command()
 def query(
     sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
-    results: ResultsArgument = Path("results"),
+    results: ResultsArgument = "results",
     format: Annotated[QueryFormat, typer.Option("--format", "-f")] = QueryFormat.table,
     schema: Annotated[bool, typer.Option("--schema", help="List views and columns with their units.")] = False,
 ) -> int:
@@ -199,17 +209,17 @@ def methods() -> int:
         runnable = []
         reasons = []
         for device in method.devices:
+            if device == "cuda" and not machine.gpus:
+                reasons.append(f"no CUDA GPU here: {machine.no_gpu}")
+                continue
             try:
                 method.check_supported(machine, device)
+                runnable.append(device)
             except MethodUnsupportedError as error:
                 reasons.append(str(error))
-            else:
-                if device == "cpu" or machine.gpus:
-                    runnable.append(device)
-                else:
-                    reasons.append("no CUDA GPU here")
         here = ", ".join(runnable) or "no"
-        about = method.about if runnable else f"{method.about} ({reasons[0]})"
+        told = reasons if machine.gpus or not runnable else []
+        about = f"{method.about} ({told[0]})" if told else method.about
         table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     _console().print(table)
     return DONE
@@ -250,8 +260,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def run_app(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors that are the user's to mend are one line, without a traceback."""
-    import farm.cli.report  # noqa: F401 - commands with a module of their own add themselves
-
+    for module in COMMAND_MODULES:
+        import_module(module)
     try:
         code = app(arguments, standalone_mode=False)
     except (RequestError, ResultsError) as error:

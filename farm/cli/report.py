@@ -22,7 +22,7 @@ class Theme(StrEnum):
 
 @app.command()
 def report(
-    results: ResultsArgument = Path("results"),
+    results: ResultsArgument = "results",
     run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
     output: Annotated[
         Path | None,

@@ -1,0 +1,284 @@
+"""One worker for each node: takes jobs as long as there are any, while nodes come and go. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from farm.budget import Budget
+from farm.errors import FarmError
+from farm.events import AttemptFailed, Listener, NodeJoined, NodeLost, Notice, ReplicaBegan
+from farm.records import Cohort, Failure, Slot
+from farm.replica import ReplicaLostError
+from farm.rows import ReplicaLog
+from farm.schedule import Job, Schedule
+from farm.variance import VarianceParts
+
+MOST_FAILURES = 3
+"""Tries at one replica that may end by its own fault before its cells are published as failed."""
+
+MOST_NODES_LOST = 5
+"""Nodes that may go away under one replica before it is taken for the reason."""
+
+POLL_S = 2.0
+"""How often the cluster is asked which nodes are up: one request to its head, whatever the number of nodes."""
+
+BUSY_RETRY_S = 5.0
+"""After this long a node that other work holds is tried again."""
+
+
+class NodeBusyError(Exception):
+    """Other work on the cluster holds the node."""
+
+
+class Grounds(Protocol):
+    """Where replicas are measured: a Ray cluster, or a simulated one."""
+
+    async def slots(self) -> Mapping[str, Sequence[Slot]]:
+        """The slots of every node that is up now, by the node's id."""
+
+    def reserve(self, slot: Slot) -> AbstractAsyncContextManager[Any]:
+        """Hold the slot; what it yields is handed to `attempt`. Raises NodeBusyError."""
+
+    async def attempt(
+        self, job: Job, slot: Slot, place: Any, share_s: float | None, parts: VarianceParts
+    ) -> ReplicaLog:
+        """Measure one replica in a reserved slot. Raises ReplicaLostError; is cancelled when the node is gone."""
+
+
+class Ledger(Protocol):
+    """Where replicas are published."""
+
+    async def adopt(self, job: Job, schedule: Schedule) -> bool:
+        """Whether another farm published this replica meanwhile; then it is finished."""
+
+    def parts(self, cohort: Cohort) -> VarianceParts:
+        """What the cohort's published replicas tell of how rounds and processes differ."""
+
+    async def publish(self, job: Job, log: ReplicaLog, schedule: Schedule) -> None:
+        """Publish the replica, finish it in the schedule, ask there for as many more as it shows to be needed."""
+
+
+class Crew:
+    """Measures all that a schedule holds on the nodes that there are."""
+
+    def __init__(
+        self,
+        grounds: Grounds,
+        schedule: Schedule,
+        ledger: Ledger,
+        budget: Budget,
+        listener: Listener,
+        *,
+        plan_for: Callable[[Sequence[Slot]], Iterable[Cohort]],
+        patience_s: float,
+    ) -> None:
+        """`plan_for` gives the cohorts that slots of a node that joined make possible, if the suite wants them.
+
+        After `patience_s` without any node to work on, the crew gives up.
+        """
+        self._grounds = grounds
+        self._schedule = schedule
+        self._ledger = ledger
+        self._budget = budget
+        self._listener = listener
+        self._plan_for = plan_for
+        self._patience_s = patience_s
+        self._more_work = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._useless: set[str] = set()
+        self._reserved = 0
+        self._why_idle = ""
+        self._told: set[str] = set()
+
+    async def work(self) -> None:
+        """Let every node work until nothing is left. Raises FarmError where results cannot be written or no node is
+        left to work on."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._watch(group)
+        except* FarmError as errors:
+            raise _first(errors) from errors  # the groups' own wrapping means nothing to a user
+
+    async def _watch(self, group: asyncio.TaskGroup) -> None:
+        """Give every node that is up a worker, and end those of nodes that are gone."""
+        clock = asyncio.get_running_loop().time
+        idle_since = clock()
+        while not self._schedule.complete:
+            up = await self._grounds.slots()
+            for node_id in [node_id for node_id in self._serving if node_id not in up]:
+                self._serving.pop(node_id).cancel()
+                self._listener.on(NodeLost(node_id))
+            for node_id in up.keys() - self._serving.keys() - self._useless:
+                self._welcome(group, node_id, up[node_id])
+            idle_since = clock() if self._reserved else idle_since
+            self._bear_idleness(clock() - idle_since)
+            try:
+                await asyncio.wait_for(self._complete.wait(), POLL_S)
+            except TimeoutError:
+                continue
+        self._tell_of_work()
+
+    def _welcome(self, group: asyncio.TaskGroup, node_id: str, slots: Sequence[Slot]) -> None:
+        """Let a node that is new take part, if the run has work for its kind."""
+        self._schedule.add(self._plan_for(slots))
+        useful = [slot for slot in slots if self._schedule.knows(slot)]
+        if not useful:
+            self._useless.add(node_id)
+            return
+        self._listener.on(NodeJoined(node_id, slots[0].hostname, slots[0].hardware_class, len(useful)))
+        for slot in useful:
+            self._schedule.join(slot)
+        worker = group.create_task(self._serve(useful))
+        worker.add_done_callback(lambda _: self._let_go(useful))
+        self._serving[node_id] = worker
+
+    def _let_go(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self._schedule.leave(slot)
+
+    def _bear_idleness(self, idle_s: float) -> None:
+        """Say once what is waited for; raise FarmError when it has been long enough."""
+        missing = [f"no node of class {each} is up" for each in self._schedule.classes_waited_for()]
+        reason = "; ".join([*missing, *([self._why_idle] if self._why_idle and not self._reserved else [])])
+        if not reason:
+            return
+        if idle_s > self._patience_s:
+            raise FarmError(
+                f"gave up after {self._patience_s:.0f} s without a node to measure on: {reason}. "
+                f"{self._schedule.unfinished} replicas are missing; start a node, then the same command continues"
+            )
+        if missing and reason not in self._told:
+            self._told.add(reason)
+            self._listener.on(Notice(reason, "waiting for one to join; the work of other classes goes on"))
+
+    async def _serve(self, slots: Sequence[Slot]) -> None:
+        """Let the slots of one node work: those of a device at the same time, devices one after another, as they
+        share the cores."""
+        working: dict[Slot, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while not self._schedule.complete:
+                more_work = asyncio.ensure_future(self._more_work.wait())
+                try:
+                    for slot in self._next_to_work(slots, working):
+                        working[slot] = group.create_task(self._work(slot))
+                    await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    more_work.cancel()
+                working = {slot: task for slot, task in working.items() if not task.done()}
+
+    def _next_to_work(self, slots: Sequence[Slot], working: Collection[Slot]) -> list[Slot]:
+        """The idle slots that have work waiting, of the device that is being measured already or else of the first."""
+        having = [slot for slot in slots if slot not in working and self._schedule.has_work(slot)]
+        leading = next(iter(working), None) or next(iter(having), None)
+        return [slot for slot in having if leading and (slot.gpu is None) == (leading.gpu is None)]
+
+    async def _work(self, slot: Slot) -> None:
+        """Reserve the slot once and measure replica after replica on it."""
+        job = self._schedule.take(slot)
+        if job is None:
+            return
+        try:
+            async with self._grounds.reserve(slot) as place:
+                self._reserved += 1
+                try:
+                    while job is not None:
+                        taken, job = job, None
+                        await self._measure(taken, slot, place)
+                        job = self._schedule.take(slot)
+                finally:
+                    self._reserved -= 1
+        except NodeBusyError as busy:
+            self._why_idle = str(busy)
+            self._tell_once(str(busy), "waiting for it; nodes that are free go on")
+            self._give_back(replace(job, avoid=None) if job else None)
+            job = None
+            await asyncio.sleep(BUSY_RETRY_S)
+        finally:
+            self._give_back(job)
+
+    async def _measure(self, job: Job, slot: Slot, place: Any) -> None:
+        """Measure and publish one replica; whatever keeps it from that, it waits again."""
+        settled = False
+        try:
+            again = await self._settle(job, slot, place)
+            settled = True
+        finally:
+            if not settled:  # the node is gone, or the run ends
+                self._give_back(replace(job, attempt=job.attempt + 1, nodes_lost=job.nodes_lost + 1))
+        self._give_back(again)
+        if self._schedule.complete:
+            self._complete.set()
+
+    async def _settle(self, job: Job, slot: Slot, place: Any) -> Job | None:
+        """Publish the job's replica, measured or failed, or drop it; the job to try again where that is worth it."""
+        if await self._ledger.adopt(job, self._schedule):
+            return None
+        if not self._budget.worth(job, slot):
+            self._schedule.drop(job)
+            remedy = "intervals are wider than the effort aims at; give more time with --set budget_s=SECONDS"
+            self._tell_once("the time budget ended before every replica was measured", remedy)
+            return None
+        if job.nodes_lost >= MOST_NODES_LOST:
+            lost = Failure("failed", f"{job.nodes_lost} nodes went away while it was measured")
+            await self._publish(job, failed_log(job, slot, lost))
+            return None
+        self._listener.on(ReplicaBegan(job.cohort, job.replica, job.attempt, slot))
+        share_s = self._budget.share_s(job, slot, self._schedule)
+        try:
+            log = await self._grounds.attempt(job, slot, place, share_s, self._ledger.parts(job.cohort))
+        except ReplicaLostError as lost:
+            return await self._after_failure(job, slot, lost.failure)
+        await self._publish(job, log)
+        return None
+
+    async def _after_failure(self, job: Job, slot: Slot, failure: Failure) -> Job | None:
+        """The next try, on another node if there is one; None once the replica is published as failed."""
+        self._listener.on(AttemptFailed(job.cohort, job.replica, job.attempt, slot, failure))
+        self._listener.on(Notice(f"attempt {job.attempt} of {job.cohort.cohort} failed: {failure.reason}"))
+        if failure.status == "failed" and job.failures + 1 < MOST_FAILURES:
+            return replace(job, attempt=job.attempt + 1, failures=job.failures + 1, avoid=slot.node_id)
+        await self._publish(
+            job, failed_log(job, slot, replace(failure, reason=f"the baseline failed: {failure.reason}"))
+        )
+        return None
+
+    async def _publish(self, job: Job, log: ReplicaLog) -> None:
+        before = self._schedule.total
+        await self._ledger.publish(job, log, self._schedule)
+        if self._schedule.total > before:
+            self._tell_of_work()
+
+    def _give_back(self, job: Job | None) -> None:
+        if job is not None:
+            self._schedule.give_back(job)
+            self._tell_of_work()
+
+    def _tell_of_work(self) -> None:
+        """Wake the workers that found nothing to do."""
+        self._more_work.set()
+        self._more_work = asyncio.Event()
+
+    def _tell_once(self, message: str, remedy: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._listener.on(Notice(message, remedy))
+
+
+def _first(errors: BaseExceptionGroup[FarmError]) -> BaseException:
+    """The first error of a group of groups."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def failed_log(job: Job, slot: Slot, failure: Failure) -> ReplicaLog:
+    """What is published of a replica that could not be measured: every cell failed."""
+    log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
+    log.failures = {cell.cell: failure for cell in job.cohort.cells}
+    return log

@@ -1,0 +1,100 @@
+"""Results as lines of a job's log: how a run comes home from a cluster of which only the dashboard can be reached.
+
+Every file is a line of its own with its hash. Files are created where they are not there yet, so bringing a run home
+again, or a second time at once, does no harm.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from farm.errors import ResultsError
+from farm.folders import Folder, open_folder
+
+MARK = "@file "
+MORE = "@more"
+
+MOST_BYTES = 48 * 2**20
+"""What one delivery carries: its log is fetched and held whole, here and in the cluster's dashboard."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Files of one kind: where they lie, and whether a newer one takes the place of an older one."""
+
+    below: str
+    suffix: str
+    replaced: bool
+
+
+def at_home(results: str, run: str) -> list[str]:
+    """Names of the files of a run that need not be sent again: those that never change."""
+    folder = open_folder(results)
+    return [name for name, _, kind in _files(folder, run) if not kind.replaced]
+
+
+def lines_of(results: str, run: str, at_home: Collection[str]) -> Iterator[str]:
+    """The files of a run that are not at home, a line each, up to `MOST_BYTES`; `MORE` last where that was not all."""
+    folder = open_folder(results)
+    sent = 0
+    for name, place, _ in _files(folder, run):
+        if name in at_home:
+            continue
+        content = folder.read(place)
+        if sent and sent + len(content) > MOST_BYTES:
+            yield MORE
+            return
+        sent += len(content)
+        yield f"{MARK}{name} {hashlib.sha256(content).hexdigest()} {base64.b64encode(content).decode()}"
+
+
+def unpack(lines: Iterator[str], results: str, run: str) -> bool:
+    """Put the files of a log into `results`; whether there are more to ask for.
+
+    Raises ResultsError where they cannot be written, or a line did not arrive as it was sent.
+    """
+    folder = open_folder(results)
+    folder.require_writable()
+    more = False
+    for line in lines:
+        if line.startswith(MARK):
+            _take(folder, run, line)
+        more = more or line.strip() == MORE
+    return more
+
+
+def _take(folder: Folder[Any], run: str, line: str) -> None:
+    name, sha256, encoded = line.removeprefix(MARK).split()
+    kind = next((kind for kind in _kinds(run) if _holds(kind, name)), None)
+    content = base64.b64decode(encoded)
+    if kind is None or hashlib.sha256(content).hexdigest() != sha256:
+        raise ResultsError(f"{name} did not arrive as it was sent; attach to the job again to bring it home")
+    if kind.replaced:
+        folder.replace(folder.root / name, content)
+    else:
+        folder.create_exclusively(folder.root / name, content)
+
+
+def _kinds(run: str) -> tuple[_Kind, ...]:
+    return (
+        _Kind(f"measurements/{run}", ".parquet", replaced=False),
+        _Kind("speedups", ".parquet", replaced=True),
+        _Kind("runs", ".json", replaced=True),  # last: a run that is listed at home has its measurements there
+    )
+
+
+def _files(folder: Folder[Any], run: str) -> Iterator[tuple[str, Any, _Kind]]:
+    for kind in _kinds(run):
+        for entry in folder.files(kind.below, kind.suffix):
+            if not kind.replaced or entry.place.stem == run:
+                yield f"{kind.below}/{entry.place.name}", entry.place, kind
+
+
+def _holds(kind: _Kind, name: str) -> bool:
+    """Whether a name is one of a file of this kind and nothing else: a log must not be able to write elsewhere."""
+    below, _, file = name.rpartition("/")
+    return below == kind.below and file.endswith(kind.suffix) and not file.startswith((".", "_"))

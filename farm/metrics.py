@@ -1,0 +1,92 @@
+"""A run in numbers for Ray's own dashboard and Prometheus, through `ray.util.metrics`.
+
+Only on a cluster: the private one collects no metrics, as nobody reads them there and collecting wakes cores up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+from ray.util.metrics import Counter, Gauge
+
+from farm.errors import FarmError
+from farm.events import AttemptFailed, CellFailed, Event, ReplicaBegan, ReplicaDone, RunBegan
+from farm.store import Store
+
+_TAGS = ("run",)
+
+
+class Metrics:
+    """Publishes what happens. `results` is where the run's parts are, for what only they tell."""
+
+    def __init__(self, results: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._results = results
+        self._clock = clock
+        self._began: dict[tuple[str, int], float] = {}
+        self._done = self._total = 0
+        self._tags: dict[str, str] = {}
+
+    def on(self, event: Event) -> None:
+        """Publish what an event changes."""
+        match event:
+            case RunBegan():
+                self._tags = {"run": event.run}
+                self._done, self._total = event.done, event.total
+            case ReplicaBegan():
+                self._began[event.cohort.cohort, event.replica] = self._clock()
+            case AttemptFailed():
+                self._began.pop((event.cohort.cohort, event.replica), None)
+            case CellFailed():
+                self._cells_failed.inc(tags=self._tags)
+            case ReplicaDone():
+                self._done, self._total = event.done, event.total
+                self._replica_done(event)
+            case _:
+                return
+        if self._tags:
+            self._queue.set(max(0, self._total - self._done - len(self._began)), tags=self._tags)
+
+    def _replica_done(self, event: ReplicaDone) -> None:
+        self._cells_done.inc(len(event.cohort.cells), tags=self._tags)
+        began = self._began.pop((event.cohort.cohort, event.replica), None)
+        try:
+            turn_ns, tainted = self._measured(event)
+        except FarmError:  # a store that cannot be read just now takes a number away, not a run
+            return
+        self._turns_tainted.inc(tainted, tags=self._tags)
+        if began is not None:
+            self._turn_share.set(turn_ns / 1e9 / max(self._clock() - began, 1e-9), tags=self._tags)
+
+    def _measured(self, event: ReplicaDone) -> tuple[int, int]:
+        """Nanoseconds of turns in a replica, and how many of its turns were disturbed."""
+        columns = ["replica", "round_turn_ns", "round_taint_reasons"]
+        rows = self._store.read_measurements(self._tags["run"], columns, event.cohort.cohort).to_pylist()
+        own = [row for row in rows if row["replica"] == event.replica]
+        turn_ns = sum(sum(row["round_turn_ns"] or ()) for row in own)
+        return turn_ns, sum(bool(reasons) for row in own for reasons in row["round_taint_reasons"] or ())
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self._results, read_only=True)
+
+    @cached_property
+    def _cells_done(self) -> Counter:
+        return Counter("farm_cells_done", "Cells of published cohort replicas, failed ones included", _TAGS)
+
+    @cached_property
+    def _cells_failed(self) -> Counter:
+        return Counter("farm_cells_failed", "Cells that failed", _TAGS)
+
+    @cached_property
+    def _turns_tainted(self) -> Counter:
+        return Counter("farm_turns_tainted", "Turns that a guard saw disturbed", _TAGS)
+
+    @cached_property
+    def _queue(self) -> Gauge:
+        return Gauge("farm_queue_length", "Cohort replicas that wait for a slot", _TAGS)
+
+    @cached_property
+    def _turn_share(self) -> Gauge:
+        return Gauge("farm_turn_share", "Share of the newest replica's time, preparing included, that was turns", _TAGS)

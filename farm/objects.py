@@ -1,0 +1,180 @@
+"""Results in a bucket (`s3://`, `gs://`, or any file system that fsspec knows): one conditional put for each file.
+
+An object appears whole or not at all by itself. That exactly one of several writers creates a name takes a put on the
+condition that there is none yet (S3: `If-None-Match: *`; Google's: generation 0), which fsspec calls `mode="create"`.
+A file system that accepts the condition and ignores it would lose results, so it is tried before anything is measured.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from upath import UPath
+
+from farm.errors import RequestError, ResultsError
+from farm.folders import Entry, is_hidden
+
+READERS = 16
+"""Requests at once: a bucket answers each within tens of milliseconds, and takes thousands a second."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""File systems that come with an extra of the farm's own; others are installed as their documentation says."""
+
+# An endpoint that takes the connection and never answers must not hold a run for longer than a folder would. Each of
+# these is tried five times by s3fs.
+_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}}}
+
+
+class ObjectFolder:
+    """A folder of objects. Credentials are those of the environment, in the way each cloud's own tools find them."""
+
+    readers = READERS
+
+    def __init__(self, address: str) -> None:
+        self.root = _open(address.rstrip("/"))
+        self._files: Any = self.root.fs
+
+    def require_writable(self) -> None:
+        """Create one object twice: the second time must be refused. Then delete it."""
+        probe = self.root / f".probe.{uuid.uuid4().hex[:8]}"
+        with self._explained(self.root, "written", "name another with --results, or mend the access to it"):
+            self._files.pipe_file(probe.path, b"first", mode="create")
+            try:
+                exclusive = not self._put_if_new(probe, b"second")
+            finally:
+                self._files.rm_file(probe.path)
+        if not exclusive:
+            raise ResultsError(
+                f"{self.root} replaces an object although told to create it only if there is none: two runs could "
+                "overwrite each other's results. Name another place with --results"
+            )
+
+    def exists(self, place: UPath) -> bool:
+        """Whether there is an object of this name, or any below it."""
+        with self._explained(place, "read"):
+            return bool(self._files.exists(place.path))
+
+    def files(self, below: str, suffix: str) -> list[Entry]:
+        """The objects directly in a folder of the root, from one listing."""
+        listed = self._list(below)
+        found = [
+            Entry(self.root / below / name, int(info["size"] or 0), _version(info))
+            for name, info in listed.items()
+            if info["type"] == "file" and name.endswith(suffix)
+        ]
+        return sorted(found, key=lambda entry: entry.place.name)
+
+    def folders(self, below: str) -> list[str]:
+        """Names of the folders directly in a folder of the root."""
+        return sorted(name for name, info in self._list(below).items() if info["type"] == "directory")
+
+    def read(self, place: UPath) -> bytes:
+        """An object's content."""
+        with self._explained(place, "read"):
+            return bytes(self._files.cat_file(place.path))
+
+    def create_exclusively(self, place: UPath, content: bytes) -> bool:
+        """Create an object; False if there is one of that name."""
+        with self._explained(
+            place,
+            "written",
+            "nothing of it was published. Mend the access, then give the same "
+            "command again: it goes on from what is there",
+        ):
+            return self._put_if_new(place, content)
+
+    def replace(self, place: UPath, content: bytes) -> None:
+        """Put an object in place of what was there."""
+        with self._explained(place, "written"):
+            self._files.pipe_file(place.path, content)
+
+    def set_aside(self, place: UPath) -> UPath:
+        """Copy a damaged object to a name of its own, then delete it."""
+        content = self.read(place)
+        for number in count(1):
+            aside = place.with_name(f"_{place.name}.damaged{number if number > 1 else ''}")
+            if self.create_exclusively(aside, content):
+                break
+        with self._explained(place, "deleted"):
+            self._files.rm_file(place.path)
+        return aside
+
+    def for_arrow(self, place: UPath) -> tuple[str, Any]:
+        """A path and the pyarrow file system it is meant for."""
+        from pyarrow import fs
+
+        handler: Any = fs.FSSpecHandler
+        return place.path, fs.PyFileSystem(handler(self._files))
+
+    def _put_if_new(self, place: UPath, content: bytes) -> bool:
+        try:
+            self._files.pipe_file(place.path, content, mode="create")
+        except OSError:
+            # Refused, or done and the answer lost, so that the request was repeated and met its own object. Stores
+            # differ in how they word a refusal, so what is there decides.
+            if not self._files.exists(place.path):
+                raise
+            return bool(self._files.cat_file(place.path) == content)
+        return True
+
+    def _list(self, below: str) -> dict[str, dict[str, Any]]:
+        folder = self.root / below
+        with self._explained(folder, "read"):
+            try:
+                listed = self._files.ls(folder.path, detail=True)
+            except FileNotFoundError:
+                return {}
+        named = {info["name"].rstrip("/").rpartition("/")[2]: info for info in listed}
+        return {name: info for name, info in named.items() if not is_hidden(name)}
+
+    @contextmanager
+    def _explained(self, place: UPath, done: str, remedy: str = "") -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, ResultsError) as error:
+            if isinstance(error, ResultsError) or done == "read":
+                raise
+            raise ResultsError(_message(place, done, error, remedy)) from error
+        except Exception as error:  # each file system has exceptions of its own, and no common ancestor of them
+            raise ResultsError(_message(place, done, error, remedy)) from error
+
+
+def _message(place: UPath, done: str, error: Exception, remedy: str) -> str:
+    why = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{place} cannot be {done} ({why})" + (f": {remedy}" if remedy else "")
+
+
+def _open(address: str) -> UPath:
+    scheme = address.partition("://")[0]
+    if "@" in urlsplit(address).netloc:
+        raise RequestError(
+            f"{scheme}://...: credentials do not belong in an address, which is stored with the results. "
+            "Put them where the cloud's own tools find them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    # Listings change while others write: a remembered one would miss their parts.
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if EXTRAS.get(scheme) == "s3":
+        options |= _S3
+    settled = {key: value for key, value in options.items() if key not in fsspec.config.conf.get(scheme, {})}
+    try:
+        root = UPath(address, **settled)
+        root.fs  # noqa: B018 - the file system is made when it is first asked for
+    except ImportError as error:
+        extra = EXTRAS.get(scheme)
+        install = f"pip install 'inference-farm[{extra}]'" if extra else str(error)
+        raise RequestError(f"{address}: this file system is not installed: {install}") from error
+    except ValueError as error:
+        raise RequestError(f"{address}: {str(error).splitlines()[0]}. Known: a folder, s3://, gs://, ...") from error
+    return root
+
+
+def _version(info: dict[str, Any]) -> str:
+    """What tells one content of a name from another: a tag of the content, or when it was written."""
+    known = next((info[key] for key in ("ETag", "etag", "generation") if info.get(key)), None)
+    return str(known or info.get("LastModified") or info.get("created") or info.get("mtime"))

@@ -1,0 +1,164 @@
+"""How a run stands, gathered from its events: done, running where, failed why, time left. Kept beside the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from farm.errors import ResultsError
+from farm.events import (
+    AttemptFailed,
+    CellFailed,
+    Event,
+    NodeJoined,
+    NodeLost,
+    ReplicaBegan,
+    ReplicaDone,
+    RoundDone,
+    RunBegan,
+    Step,
+)
+from farm.folders import open_folder
+
+WRITE_EVERY_S = 5.0
+"""How often the state of a run is written: often enough for whoever asks, and no work beside what a replica costs."""
+
+MOST_FAILURES = 50
+"""Failures that are kept word for word; all are counted."""
+
+
+class Running(BaseModel):
+    """A try at a replica that is under way."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cohort: str
+    replica: int
+    attempt: int
+    hostname: str
+    slot: str
+    since_unix_s: float
+
+
+class Failed(BaseModel):
+    """A cell, or a whole try at a replica, that failed, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    what: str
+    status: str
+    reason: str
+
+
+class Progress(BaseModel):
+    """How a run stands, times in Unix seconds: `done` of `total` cohort replicas, `began_with` of them from earlier."""
+
+    run: str = ""
+    began_unix_s: float = 0.0
+    heard_unix_s: float = 0.0
+    began_with: int = 0
+    done: int = 0
+    total: int = 0
+    stage: str = ""
+    running: dict[str, Running] = {}
+    nodes: dict[str, str] = {}
+    failures: list[Failed] = []
+    failed: int = 0
+    ended: bool = False
+
+    def take(self, event: Event, now_unix_s: float) -> None:
+        """Take notice of one event."""
+        self.heard_unix_s = now_unix_s
+        match event:
+            case RunBegan():
+                self.run, self.began_unix_s = event.run, now_unix_s
+                self.began_with = self.done = event.done
+                self.total = event.total
+            case ReplicaBegan():
+                self._begin(event, now_unix_s)
+            case ReplicaDone():
+                self.running.pop(_key(event.cohort.cohort, event.replica), None)
+                self.done, self.total = event.done, event.total
+            case AttemptFailed():
+                self.running.pop(_key(event.cohort.cohort, event.replica), None)
+                self._fail(f"attempt {event.attempt} of {event.cohort.cohort}", event)
+            case CellFailed():
+                self._fail(event.cell, event)
+            case NodeJoined():
+                self.nodes[event.node_id] = f"{event.hostname} ({event.hardware_class})"
+            case NodeLost():
+                self.nodes.pop(event.node_id, None)
+            case Step():
+                self.stage = event.stage
+            case RoundDone():
+                self.stage = ""
+
+    def left_s(self) -> float | None:
+        """Seconds that the rest takes at the pace so far in this session; None before a replica is done."""
+        if self.done <= self.began_with or self.done >= self.total:
+            return None
+        pace = (self.heard_unix_s - self.began_unix_s) / (self.done - self.began_with)
+        return pace * (self.total - self.done)
+
+    def _begin(self, event: ReplicaBegan, now_unix_s: float) -> None:
+        self.running[_key(event.cohort.cohort, event.replica)] = Running(
+            cohort=event.cohort.cohort,
+            replica=event.replica,
+            attempt=event.attempt,
+            hostname=event.slot.hostname,
+            slot=event.slot.slot,
+            since_unix_s=now_unix_s,
+        )
+
+    def _fail(self, what: str, event: AttemptFailed | CellFailed) -> None:
+        self.failed += 1
+        if len(self.failures) < MOST_FAILURES:
+            self.failures.append(Failed(what=what, status=event.failure.status, reason=event.failure.reason))
+
+
+class ProgressFile:
+    """Keeps `progress/<run>.json` beside the results, for `farm status`. Derived: losing it loses nothing."""
+
+    def __init__(self, results: str, clock: Callable[[], float] = time.time) -> None:
+        self._folder = open_folder(results)
+        self._clock = clock
+        self._written_s = 0.0
+        self.progress = Progress()
+
+    def on(self, event: Event) -> None:
+        """Take notice, and write now and then; always where a run begins or a replica ends."""
+        self.progress.take(event, self._clock())
+        due = self._clock() - self._written_s > WRITE_EVERY_S
+        if self.progress.run and (due or isinstance(event, RunBegan | ReplicaDone)):
+            self._write()
+
+    def end(self) -> None:
+        """The run is over, for now or for good."""
+        self.progress.ended = True
+        self.progress.running = {}
+        if self.progress.run:
+            self._write()
+
+    def _write(self) -> None:
+        self._written_s = self._clock()
+        path = self._folder.root / "progress" / f"{self.progress.run}.json"
+        try:
+            self._folder.replace(path, self.progress.model_dump_json(indent=1).encode())
+        except ResultsError:
+            # Nobody's measurement may end because its progress could not be told; publishing reports a full disk.
+            return
+
+
+def read_progress(results: str, run: str) -> Progress | None:
+    """What was last told of a run; None where nothing was, or it cannot be read."""
+    folder = open_folder(results)
+    try:
+        return Progress.model_validate_json(folder.read(folder.root / "progress" / f"{run}.json"))
+    except (FileNotFoundError, ResultsError, ValidationError):
+        return None
+
+
+def _key(cohort: str, replica: int) -> str:
+    return f"{cohort}-{replica}"

@@ -1,0 +1,106 @@
+"""A Ray cluster of several real raylets on this machine, each with cores of its own, for runs that lose some."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from control_suites import Place, new_place
+from ray._private.services import get_node_ip_address
+from ray.cluster_utils import Cluster
+
+HEAD = {
+    # A raylet that was killed is known to be gone within two seconds instead of half a minute.
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 3,
+    "health_check_timeout_ms": 500,
+}
+STORE_BYTES = 80_000_000
+"""The least object store that Ray allows, so that many fit."""
+
+
+@dataclass
+class RayNodes:
+    """The cluster of one place; `cores` are dealt out to nodes in turn."""
+
+    place: Place
+    cluster: Cluster
+    cores: list[int]
+    joined: int = 0
+
+    @property
+    def address(self) -> str:
+        """What `--address` takes."""
+        return str(self.cluster.address)
+
+    def join(self, cpus: int = 1, env: Mapping[str, str] | None = None, **labels: str) -> Any:
+        """Start another raylet, on cores of its own as long as there are any: where its affinity is what it has."""
+        own = {self.cores[(self.joined + number) % len(self.cores)] for number in range(cpus)}
+        self.joined += cpus
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, own)
+        try:
+            return self.cluster.add_node(
+                num_cpus=cpus,
+                labels=labels,
+                env_vars=dict(env or {}),
+                object_store_memory=STORE_BYTES,
+                include_dashboard=False,
+            )
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def kill(self, node: Any) -> None:
+        """Kill a raylet as a power cut would: it says goodbye to nobody."""
+        raylet = node.all_processes["raylet"][0].process.pid
+        psutil.Process(raylet).kill()
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def run(self, *arguments: str, timeout_s: float = 240) -> tuple[int, str]:
+        """A `farm run` on this cluster, to its end: exit code and words."""
+        return self.place.farm("run", *arguments, "--address", self.address, timeout_s=timeout_s)
+
+
+@contextmanager
+def ray_nodes(
+    settings: Mapping[str, Any] = HEAD,
+    *,
+    scaled_by: Mapping[str, Any] | None = None,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    env_vars: Mapping[str, str] | None = None,
+) -> Iterator[RayNodes]:
+    """A head without CPUs, to be joined by nodes; everything is gone afterwards.
+
+    `scaled_by` configures an autoscaler, which needs the head at a known `port`; `environment` is everybody's,
+    `env_vars` are the head's.
+    """
+    with new_place() as place, _environment({**place.environment, **(environment or {})}):
+        more: dict[str, Any] = {"env_vars": dict(env_vars or {})}
+        if scaled_by is not None:
+            provider = scaled_by["provider"] | {"gcs_address": f"{get_node_ip_address()}:{port}"}
+            (place.root / "scaling.json").write_text(json.dumps({**scaled_by, "provider": provider}))
+            more |= {"autoscaling_config": str(place.root / "scaling.json"), "redis_port": port}
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False, **more}
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": dict(settings)})
+        try:
+            yield RayNodes(place, cluster, sorted(os.sched_getaffinity(0)))
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
