@@ -9,7 +9,7 @@ from typing import Literal
 from farm import caveats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
-from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text
+from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
 from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
@@ -30,10 +30,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one block says. `verb` and `name` are what to do, `sentence` by how much, with the interval."""
+    """What one block says. `verb` and `name` are what to do, `sentence` by how much, with the interval; `ratio` is that
+    in short."""
 
     verb: str
     name: str
+    ratio: str
     sentence: str
     facts: tuple[Fact, ...]
     sureness: Sureness
@@ -46,7 +48,9 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
     winner = choice.winner
     if winner is None:
         why = "; ".join(dict.fromkeys(filter(None, map(caveats.failure_text, rows)))) or "nothing was measured yet"
-        return Answer("No answer:", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ())
+        return Answer(
+            "No answer:", "", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ()
+        )
     doubts = tuple(_doubts(rows, run))
     rough = tuple(_roughness(winner, choice))
     sureness: Sureness = (
@@ -55,6 +59,7 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
     return Answer(
         verb="Stay with" if winner.is_baseline else "Deploy",
         name=winner.name,
+        ratio="" if winner.is_baseline else ratio_text(winner.speedup),
         sentence=_sentence(winner, choice, baseline),
         facts=tuple(_facts(winner, choice, rows)),
         sureness=sureness,
