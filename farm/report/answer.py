@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from farm import caveats
+from farm import caveats, stats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
 from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
@@ -166,7 +166,7 @@ def _runner_up(winner: Entrant, choice: Choice) -> Iterator[Fact]:
         return
     lead = choice.leads[name]
     if name in choice.ties:
-        yield Fact("Next best", name, f"a tie: the fastest leads by {_percent_ends(lead)}, which holds 0")
+        yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer, which may be chance: a tie")
     else:
         yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer")
 
@@ -206,8 +206,16 @@ def _roughness(winner: Entrant, choice: Choice) -> Iterator[str]:
             "One set of processes was measured; how much fresh ones would differ is taken from experience, not from "
             "this machine."
         )
+    elif _replicas(judged) < stats.PILOT_REPLICAS:
+        yield f"Only {_replicas(judged)} sets of processes were measured: too few to tell close methods apart."
     elif judged is not None and any(map(is_unresolved, judged.rows)):
         yield "Some of its intervals are wider than the effort aimed at, so the last percent is open."
+
+
+def _replicas(judged: Entrant | None) -> int:
+    """How many sets of processes the least certain of its lengths rests on."""
+    known = [row["replicas"] for row in judged.rows if row.get("replicas")] if judged is not None else []
+    return min(known, default=stats.PILOT_REPLICAS)
 
 
 def _one_replica(winner: Entrant, choice: Choice) -> bool:
@@ -222,7 +230,7 @@ def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
         lead = choice.leads[winner.name]
         yield f"{choice.leader.name} came out fastest, by {_percent_ends(lead)}, which could be chance."
     elif tied:
-        yield f"As fast within the interval: {_few(tied)}. Choose among them by size, memory or what you run already."
+        yield f"This run cannot tell it from {_few(tied)}: choose among them by size, memory or what you run already."
     faster = [each for each in choice.entrants if each.speedup.speedup > winner.speedup.speedup and each.fails_gate]
     for each in faster[:MOST_NAMED]:
         yield f"{each.name} is {times_text(each.speedup)}, but {choice.left_out[each.name]}."

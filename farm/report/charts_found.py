@@ -191,7 +191,10 @@ def trade_off(subject: Subject) -> Drawing | None:
     )
     across = ("accuracy:Q", "accuracy %") if accurate else ("mb:Q", "MB on disk")
     y = alt.Y(
-        across[0], scale=alt.Scale(zero=False, nice=True, padding=24), title=across[1], axis=alt.Axis(tickCount=6)
+        across[0],
+        scale=alt.Scale(zero=False, nice=True, padding=24),
+        title=across[1],
+        axis=alt.Axis(tickCount=6, format=".2f" if accurate else ".0f"),
     )
     shade = alt.Color(
         "kind:N",
