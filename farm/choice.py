@@ -65,14 +65,22 @@ class Choice:
 
     @property
     def ties(self) -> tuple[str, ...]:
-        """Methods that may be as fast as the leader: together they hold the truly fastest in 95 of 100 runs."""
-        return tuple(name for name, lead in self.leads.items() if lead.low is None or lead.low <= 1)
+        """Methods that may be as fast as the leader: with it they hold the truly fastest in 95 of 100 runs."""
+        beaten = {each.name for each in self.entrants if each.is_baseline and self._leader_is_faster}
+        return tuple(
+            name for name, lead in self.leads.items() if name not in beaten and (lead.low is None or lead.low <= 1)
+        )
 
     @property
     def winner(self) -> Entrant | None:
-        """What to deploy: the fastest, or the baseline where none is shown to be faster; None without any speedup."""
+        """What to deploy: the fastest, or the baseline where that is not shown to be faster; None without a speedup."""
         baseline = next((each for each in self.entrants if each.is_baseline), None)
         return baseline if baseline and baseline.name in self.ties else self.leader
+
+    @property
+    def _leader_is_faster(self) -> bool:
+        """Whether the fastest is shown to be faster than the baseline: by its own interval, as every table says it."""
+        return self.leader is not None and self.leader.speedup.low is not None and self.leader.speedup.low > 1
 
     @property
     def runner_up(self) -> str | None:
