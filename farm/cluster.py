@@ -198,11 +198,13 @@ class RayCluster:
 
 async def _wait_for_answer(node_id: str) -> None:
     """Return when the node answers. One that does not is gone or going: that takes as long as Ray needs to be sure."""
-    with contextlib.suppress(RayError, TimeoutError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(NODE_DEATH_S):
-            await slots.ask_machine(node_id)
-            return
-    await asyncio.sleep(NODE_DEATH_S)
+            while True:
+                with contextlib.suppress(RayError):  # a node short of memory kills even those who only ask
+                    await slots.ask_machine(node_id)
+                    return
+                await asyncio.sleep(UP_POLL_S)
 
 
 class NodeWish:
