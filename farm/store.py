@@ -154,6 +154,10 @@ class Store:
         """The bytes of a part."""
         return self._folder.read(path)
 
+    def listed(self, run: str) -> list[Entry]:
+        """The files of a run's parts, damaged ones too; none is opened."""
+        return self._folder.files(f"measurements/{run}", ".parquet")
+
     def published(self, run: str, cohort: str | None = None) -> dict[ReplicaKey, Place]:
         """The sound parts of a run, or of one cohort of it, by (cohort, replica); `damaged` names the others."""
         return _by_replica(self._checked(run), cohort)
@@ -266,7 +270,7 @@ class Store:
     def _looked_at(
         self, run: str, known: dict[tuple[str, int, str], _Part], look: Callable[[Entry], _Part]
     ) -> list[_Part]:
-        entries = self._folder.files(f"measurements/{run}", ".parquet")
+        entries = self.listed(run)
         keys = [(str(entry.place), entry.size_bytes, entry.version) for entry in entries]
         new = [(key, entry) for key, entry in zip(keys, entries, strict=True) if key not in known]
         known |= zip((key for key, _ in new), self._each(look, [entry for _, entry in new]), strict=True)
