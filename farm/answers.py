@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,7 +57,7 @@ def _frame(answer: pa.Table) -> pd.DataFrame:
     for place, field in enumerate(answer.schema):
         if pa.types.is_nested(field.type):
             values = [None if value is None else json.dumps(_plain(value)) for value in answer[place].to_pylist()]
-            frame.isetitem(place, pd.Series(values, dtype=object))
+            frame.isetitem(place, np.array(values, dtype=object))
     return frame
 
 

@@ -146,8 +146,16 @@ def _record(store: Store, run: str) -> RunRecord:
     try:
         return store.run(run)
     except RequestError:
-        told = dict.fromkeys(("request_sha256", "farm_version", "command"), "")
-        return RunRecord(run=run, created_unix_ns=0, suite={}, model={}, environment={}, **told)
+        return RunRecord(
+            run=run,
+            created_unix_ns=0,
+            request_sha256="",
+            suite={},
+            model={},
+            environment={},
+            farm_version="",
+            command="",
+        )
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -79,8 +79,8 @@ class Store:
     touches nothing and raises RequestError where there are no results.
 
     Parts are looked at in two ways. `published`, `damaged` and `read_measurements` read each one whole and hold its
-    rows against their hash, once for each part and store: for whoever resumes a run or derives from it. `quick_parts`
-    and `dataset` read its footer: for whoever asks many of them a question.
+    rows against their hash, once: for whoever resumes a run or derives from it. `quick_parts` and `dataset` read its
+    footer: for whoever asks many of them a question.
     """
 
     def __init__(self, root: str | Place, read_only: bool = False) -> None:
@@ -121,7 +121,7 @@ class Store:
 
     def runs(self) -> list[RunRecord]:
         """All readable run records, newest first; `unreadable_runs` names the others."""
-        found = [record for record in self._each(self._try_run, self._run_names()) if isinstance(record, RunRecord)]
+        found = [each for each in self._each(self._try_run, self._run_names()) if isinstance(each, RunRecord)]
         return sorted(found, key=lambda record: (record.created_unix_ns, record.run), reverse=True)
 
     def unreadable_runs(self) -> list[Damaged]:
@@ -234,10 +234,8 @@ class Store:
         return path
 
     def read_speedups(self, run: str) -> pa.Table | None:
-        """The stored speedups of a run, metadata included; None where there are none or they cannot be read.
-
-        They are derived from the measurements, so an unreadable file is no loss: it is made again.
-        """
+        """The stored speedups of a run, metadata included; None where there are none that can be read: they are derived
+        from the measurements, so that is no loss."""
         try:
             content = pa.BufferReader(self._folder.read(self._speedups_path(run)))
             return pq.read_table(content, page_checksum_verification=True, partitioning=None)

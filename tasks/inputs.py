@@ -47,7 +47,7 @@ def encode_sentences(model: ModelInfo, sentences: Sequence[str], length: int) ->
 def padding_settings(model: ModelInfo, length: int) -> dict[str, Any]:
     """How texts are padded and cut: the padding token and its id, and on which side each happens."""
     tokenizer = _tokenizer(model, length)
-    padding, truncation = tokenizer.padding, tokenizer.truncation
+    padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
     return {
         "token": padding["pad_token"],
         "id": padding["pad_id"],

@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,10 @@ class Classifier:
     """The tokenizer and one loaded artifact for each exported length; a text goes to the shortest that holds it."""
 
     def __init__(self) -> None:
-        from runtime import load
         from tokenizers import Tokenizer
 
         self._tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-        self._load: Callable[[Path, dict[str, Any]], Any] = load
+        self._load: Callable[[Path, dict[str, Any]], Any] = import_module("runtime").load
         self._loaded: dict[str, Any] = {}
 
     def logits(self, texts: Sequence[str]) -> list[list[float]]:
