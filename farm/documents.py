@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from tabulate import tabulate
 
-from farm.columns import Chosen, chosen, entry_lines
+from farm.columns import Chosen, Column, chosen, entry_lines
 from farm.rendering import column_groups, lines, reading, to_text
 from farm.tables import Block, MethodRow, SpeedupTable
 
@@ -36,7 +36,7 @@ def to_markdown(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     columns = wanted or chosen(None)
     parts = [f"**{table.title}**"]
     for block in table.blocks:
-        cells = [[_bar(cell) for cell in row] for row in _grid(block, columns)]
+        cells = [[_bar(cell) for cell in row] for row in _grid(block, columns, column_groups(block, columns))]
         parts.append(_heading(block, columns))
         parts.append(tabulate(cells[1:], cells[0], tablefmt="github", disable_numparse=True))
         parts.append("\n".join(f"- {line}" for line in lines(block)))
@@ -48,20 +48,21 @@ def to_html(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     """For a notebook or a page: one element with its own style, no script, and nothing from elsewhere."""
     parts = [f'<div class="farm-table"><style>{STYLE}</style>', f"<p><b>{html.escape(table.title)}</b></p>"]
     for block in table.blocks:
-        parts.append(_html_table(block, wanted or chosen(None)))
+        parts += _html_tables(block, wanted or chosen(None))
         parts.append(_html_list(lines(block)))
     return "\n".join([*parts, _html_list(table.footer), "</div>"])
 
 
 def to_latex(table: SpeedupTable, wanted: Chosen | None = None) -> str:
-    """A tabular for each block, for LaTeX with the package booktabs; footnotes below it."""
+    """Tabulars for LaTeX with the package booktabs: lengths, methods and costs of each block; footnotes below them."""
     columns = wanted or chosen(None)
     parts = [f"% {table.title}", "% needs \\usepackage{booktabs}"]
     for block in table.blocks:
         parts.append(f"\\paragraph{{{_latex(_heading(block, columns))}}}")
-        head, *rows = _grid(block, columns)
-        spread = [line for row in rows for line in _lines_of(row)]
-        parts.append(tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True))
+        groups = column_groups(block, columns)
+        # Columns of a whole block would not fit a page.
+        parts.append(_latex_table(_grid(block, columns, ())) if columns.at_lengths else "")
+        parts += [_latex_table(_grid(block, columns, [group], at_lengths=False)) for group in groups]
         parts.append(_latex_notes(lines(block)))
     parts.append(_latex_notes(table.footer))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -90,16 +91,20 @@ FORMATS: dict[str, Callable[..., str]] = {
 """Formats of the whole table; CSV is made of the speedup rows (`to_csv`)."""
 
 
+Group = Mapping[Column, Sequence[str]]
+"""Columns of methods with a text for each row."""
+
+
 def _heading(block: Block, wanted: Chosen) -> str:
     return ". ".join(part for part in (block.title, reading(block, wanted)) if part)
 
 
-def _grid(block: Block, wanted: Chosen) -> list[list[str]]:
-    """Head and rows of the whole block as strings of one line or more, for formats without a width."""
-    columns = {column: texts for group in column_groups(block, wanted) for column, texts in group.items()}
-    lengths = block.lengths if wanted.at_lengths else ()
+def _grid(block: Block, wanted: Chosen, groups: Sequence[Group], at_lengths: bool = True) -> list[list[str]]:
+    """Head and rows of a block as strings of one line or more, with these groups of columns."""
+    columns = {column: texts for group in groups for column, texts in group.items()}
+    lengths = block.lengths if at_lengths and wanted.at_lengths else ()
     rows = [
-        [row.name, *_entries(row, wanted), *(texts[place] for texts in columns.values())]
+        [row.name, *(_entries(row, wanted) if at_lengths else ()), *(texts[place] for texts in columns.values())]
         for place, row in enumerate(block.rows)
     ]
     head = ["method", *(f"{length} tokens" for length in lengths), *(column.heading for column in columns)]
@@ -123,18 +128,28 @@ def _lines_of(row: Sequence[str]) -> Iterator[list[str]]:
         yield [cell[line] if line < len(cell) else "" for cell in split]
 
 
-def _html_table(block: Block, wanted: Chosen) -> str:
-    head, *rows = _grid(block, wanted)
+def _html_tables(block: Block, wanted: Chosen) -> Iterator[str]:
+    """The block's table, and one of the costs where columns are many."""
+    first, *others = column_groups(block, wanted) or [{}]
+    yield _html_table(
+        block, _grid(block, wanted, [first]), len(block.lengths) if wanted.at_lengths else 0, _heading(block, wanted)
+    )
+    for group in others:
+        yield _html_table(block, _grid(block, wanted, [group], at_lengths=False), 0, "Costs")
+
+
+def _html_table(block: Block, grid: Sequence[Sequence[str]], lengths: int, caption: str) -> str:
+    """A grid whose first `lengths` columns after the name are entries."""
+    head, *rows = grid
     titles = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in head)
     body = []
     for row, cells in zip(block.rows, rows, strict=True):
-        kinds = [f"at {_kind(row, place)}".rstrip() for place in range(len(_entries(row, wanted)))]
-        kinds += [""] * (len(cells) - 1 - len(kinds))
+        kinds = [f"at {_kind(row, place)}".rstrip() for place in range(lengths)] + [""] * (len(cells) - 1 - lengths)
         named = f'<th scope="row">{html.escape(cells[0])}</th>'
         rest = (f'<td class="{kind}">{_html_lines(cell)}</td>' for kind, cell in zip(kinds, cells[1:], strict=True))
         body.append(f"<tr>{named}{''.join(rest)}</tr>")
-    caption = f"<caption>{html.escape(_heading(block, wanted))}</caption>"
-    return f"<table>{caption}<thead><tr>{titles}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    titled = f"<caption>{html.escape(caption)}</caption>"
+    return f"<table>{titled}<thead><tr>{titles}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def _kind(row: MethodRow, place: int) -> str:
@@ -150,6 +165,12 @@ def _html_lines(cell: str) -> str:
 
 def _html_list(texts: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
+def _latex_table(grid: Sequence[Sequence[str]]) -> str:
+    head, *rows = grid
+    spread = [line for row in rows for line in _lines_of(row)]
+    return tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
 
 
 def _latex(text: str) -> str:
