@@ -79,8 +79,11 @@ def current(store: Store, run: str) -> pa.Table:
     Newly derived ones are stored unless the store was opened read-only. Raises what `rebuild` raises.
     """
     stored = store.read_speedups(run)
-    if stored is not None and (stored.schema.metadata or {}).get(PARTS_KEY) == _origin(store, run):
-        return stored
+    if stored is not None:
+        made_of = (stored.schema.metadata or {}).get(PARTS_KEY)
+        # Where they were made of every part there is, no part need be opened to know that they are current.
+        if made_of == _origin(store, run, listed=True) or made_of == _origin(store, run):
+            return stored
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
@@ -138,8 +141,10 @@ def _derive(store: Store, run: str) -> pa.Table:
     return table.replace_schema_metadata({PARTS_KEY: origin})
 
 
-def _origin(store: Store, run: str) -> bytes:
-    parts = {path.name for path in store.published(run).values()}
+def _origin(store: Store, run: str, listed: bool = False) -> bytes:
+    """What speedups are derived from: every part that is listed, or all sound ones."""
+    places = (entry.place for entry in store.listed(run)) if listed else store.published(run).values()
+    parts = {place.name for place in places}
     origin = {"version": DERIVATION_VERSION, "same_within": same_within(store, run), "parts": sorted(parts)}
     return json.dumps(origin, sort_keys=True).encode()
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.errors import RequestError, ResultsError
-from farm.folders import Place, open_folder
+from farm.folders import Entry, Place, open_folder
 from farm.inspection import CHECKED_PARQUET, Inspector, by_replica, each, without_doubles
 from farm.parts import ReplicaKey, as_parquet, replica_table
 from farm.schemas import MEASUREMENT_SCHEMA
@@ -63,8 +63,8 @@ class Store:
     touches nothing and raises RequestError where there are no results.
 
     Parts are looked at in two ways. `published`, `damaged` and `read_measurements` read each one whole and hold its
-    rows against their hash, once for each part and store: for whoever resumes a run or derives from it. `quick_parts`
-    and `dataset` read its footer: for whoever asks many of them a question.
+    rows against their hash, once: for whoever resumes a run or derives from it. `quick_parts` and `dataset` read its
+    footer: for whoever asks many of them a question.
     """
 
     def __init__(self, root: str | Place, read_only: bool = False) -> None:
@@ -138,6 +138,10 @@ class Store:
     def read_part(self, path: Place) -> bytes:
         """The bytes of a part."""
         return self._folder.read(path)
+
+    def listed(self, run: str) -> list[Entry]:
+        """The files of a run's parts, damaged ones too; none is opened."""
+        return self._folder.files(f"measurements/{run}", ".parquet")
 
     def published(self, run: str, cohort: str | None = None) -> dict[ReplicaKey, Place]:
         """The sound parts of a run, or of one cohort of it, by (cohort, replica); `damaged` names the others."""
@@ -215,10 +219,8 @@ class Store:
         return path
 
     def read_speedups(self, run: str) -> pa.Table | None:
-        """The stored speedups of a run, metadata included; None where there are none or they cannot be read.
-
-        They are derived from the measurements, so an unreadable file is no loss: it is made again.
-        """
+        """The stored speedups of a run, metadata included; None where there are none that can be read: they are derived
+        from the measurements, so that is no loss."""
         try:
             content = pa.BufferReader(self._folder.read(self._speedups_path(run)))
             return pq.read_table(content, page_checksum_verification=True, partitioning=None)

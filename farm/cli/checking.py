@@ -12,6 +12,7 @@ from rich.console import Console
 
 from farm.cli.commands import DONE, SOME_FAILED, app
 from farm.cli.interruption import if_interrupted
+from farm.cli.output import make_console
 from farm.cli.screen import make_screen
 
 
@@ -36,5 +37,5 @@ def selfcheck(
     left = f"no verdict; {kept}. The same command starts over"
     with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
         checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
-    Console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
+    make_console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
     return DONE if checked.honest else SOME_FAILED
