@@ -1,5 +1,5 @@
-"""Which method to deploy: the fastest that keeps the suite's accuracy limit, what cannot be told from it, and the
-Pareto front of speed, accuracy and size. Pure."""
+"""Which method to deploy: the fastest within the limits, what cannot be told from it, and the Pareto front of speed,
+accuracy and size. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from farm import stats
 from farm.direct import paired_row
+from farm.limits import Limits, broken_limits
+from farm.mixes import Shares, time_weights, weighted_ratio
 from farm.ratios import (
     FALSE_CLAIMS,
     AccuracyChange,
@@ -15,7 +17,6 @@ from farm.ratios import (
     Row,
     accuracy_change,
     accuracy_row,
-    geometric_mean_ratio,
     has_speedup,
     is_candidate,
     log_ratios_of,
@@ -65,14 +66,22 @@ class Choice:
 
     @property
     def ties(self) -> tuple[str, ...]:
-        """Methods that may be as fast as the leader: together they hold the truly fastest in 95 of 100 runs."""
-        return tuple(name for name, lead in self.leads.items() if lead.low is None or lead.low <= 1)
+        """Methods that may be as fast as the leader: with it they hold the truly fastest in 95 of 100 runs."""
+        beaten = {each.name for each in self.entrants if each.is_baseline and self._leader_is_faster}
+        return tuple(
+            name for name, lead in self.leads.items() if name not in beaten and (lead.low is None or lead.low <= 1)
+        )
 
     @property
     def winner(self) -> Entrant | None:
-        """What to deploy: the fastest, or the baseline where none is shown to be faster; None without any speedup."""
+        """What to deploy: the fastest, or the baseline where that is not shown to be faster; None without a speedup."""
         baseline = next((each for each in self.entrants if each.is_baseline), None)
         return baseline if baseline and baseline.name in self.ties else self.leader
+
+    @property
+    def _leader_is_faster(self) -> bool:
+        """Whether the fastest is shown to be faster than the baseline: by its own interval, as every table says it."""
+        return self.leader is not None and self.leader.speedup.low is not None and self.leader.speedup.low > 1
 
     @property
     def runner_up(self) -> str | None:
@@ -80,25 +89,28 @@ class Choice:
         return next(iter(self.leads), None)
 
 
-def choose(rows: Sequence[Row]) -> Choice:
-    """The choice for one block of speedup rows: all lengths count alike.
+def choose(rows: Sequence[Row], shares: Shares | None = None, limits: Limits | None = None) -> Choice:
+    """The choice for one block of speedup rows: all lengths count alike, or by their `shares` of calls.
 
-    A method may be deployed if it has a speedup at every length that the baseline was measured at, and passes the
-    accuracy limit wherever there is one.
+    A method may be deployed if it has a speedup at every length that the baseline was measured at (or that has a
+    share), and keeps the `limits`. Unless those say how much accuracy may be lost, the suite's own limit holds.
     """
     methods: dict[str, dict[int, Row]] = {}
     for row in rows:
         if row.get("role") != "twin":
             methods.setdefault(row["name"], {}).setdefault(row["length"], row)
     baseline = next((cells for cells in methods.values() if not is_candidate(next(iter(cells.values())))), {})
-    lengths = tuple(sorted(length for length, row in baseline.items() if has_speedup(row)))
+    measured = tuple(sorted(length for length, row in baseline.items() if has_speedup(row)))
+    lengths = measured if shares is None else tuple(sorted(shares))
     left_out = {name: why for name, cells in methods.items() if (why := _why_incomplete(cells, lengths))}
-    found = [_entrant(name, [methods[name][length] for length in lengths]) for name in methods if name not in left_out]
+    complete = {name: [cells[length] for length in lengths] for name, cells in methods.items() if name not in left_out}
+    reference = next((rows for rows in complete.values() if not is_candidate(rows[0])), [])
+    found = [_entrant(name, rows, reference, shares) for name, rows in complete.items()]
     entrants = tuple(sorted(found, key=lambda each: -each.speedup.speedup))
-    left_out |= {each.name: _gate_text(each) for each in entrants if each.fails_gate}
-    deployable = [each for each in entrants if not each.fails_gate]
+    left_out |= {each.name: why for each in entrants if (why := _why_forbidden(each, limits or Limits()))}
+    deployable = [each for each in entrants if each.name not in left_out]
     leader = deployable[0] if deployable else None
-    leads = {each.name: _lead(deployable[0], each, len(deployable) - 1) for each in deployable[1:]}
+    leads = {each.name: _lead(deployable[0], each, len(deployable) - 1, shares) for each in deployable[1:]}
     return Choice(lengths, entrants, leader, leads, left_out)
 
 
@@ -143,7 +155,7 @@ def _why_incomplete(cells: Mapping[int, Row], lengths: Sequence[int]) -> str | N
     return f"{at}: {'not paired with the baseline' if status == 'ok' else status}{f' ({reason})' if reason else ''}"
 
 
-def _entrant(name: str, rows: Sequence[Row]) -> Entrant:
+def _entrant(name: str, rows: Sequence[Row], baseline: Sequence[Row], shares: Shares | None) -> Entrant:
     judged = accuracy_row(rows)
     is_baseline = not is_candidate(rows[0])
     # What a method takes is what its dearest length takes.
@@ -154,13 +166,21 @@ def _entrant(name: str, rows: Sequence[Row]) -> Entrant:
     return Entrant(
         name=name,
         is_baseline=is_baseline,
-        speedup=Ratio(1.0) if is_baseline else geometric_mean_ratio(rows, same_within=0.0),
+        speedup=Ratio(1.0) if is_baseline else _over_lengths(rows, rows, baseline, shares),
         accuracy=judged["accuracy"] if judged else None,
         accuracy_change=accuracy_change(judged) if judged else None,
         artifact_bytes=largest["artifact_bytes"],
         peak_rss_bytes=largest["peak_rss_bytes"],
         rows=tuple(rows),
     )
+
+
+def _why_forbidden(entrant: Entrant, limits: Limits) -> str | None:
+    """The limits it breaks, in words; None where it breaks none."""
+    said = broken_limits(entrant.rows, limits)
+    if limits.accuracy_drop_points is None and entrant.fails_gate:
+        said = [_gate_text(entrant), *said]
+    return "; ".join(said) or None
 
 
 def _gate_text(entrant: Entrant) -> str:
@@ -171,7 +191,7 @@ def _gate_text(entrant: Entrant) -> str:
     return f"loses {drop:.2f} points of accuracy, more than the limit of {limit:g}"
 
 
-def _lead(leader: Entrant, other: Entrant, comparisons: int) -> Ratio:
+def _lead(leader: Entrant, other: Entrant, comparisons: int, shares: Shares | None) -> Ratio:
     """How much faster the leader is than another, over all lengths.
 
     The leader was picked for being fastest, so a plain interval would call it faster too often. Each of the
@@ -182,15 +202,26 @@ def _lead(leader: Entrant, other: Entrant, comparisons: int) -> Ratio:
     pairs = [_paired(mine, theirs) for mine, theirs in zip(leader.rows, other.rows, strict=True)]
     paired = [pair for pair in pairs if pair is not None]
     if len(paired) == len(pairs):
-        return _mean(paired, confidence)
-    return _unpaired(_mean(leader.rows, confidence), _mean(other.rows, confidence))
+        return _over_lengths(paired, leader.rows, other.rows, shares, confidence)
+    alone = (_over_lengths(each.rows, leader.rows, other.rows, shares, confidence) for each in (leader, other))
+    return _unpaired(*alone)
 
 
-def _mean(rows: Sequence[Row], confidence: float) -> Ratio:
-    if not all(row.get("log_ratios") for row in rows):
-        return Ratio(stats.geometric_mean([row["speedup"] for row in rows]))
-    ratios = [log_ratios_of(row) for row in rows]
-    found = stats.geometric_mean_estimate(ratios, pilot=pilot_of(rows), confidence=confidence)
+def _over_lengths(
+    ratios: Sequence[Row],
+    faster: Sequence[Row],
+    slower: Sequence[Row],
+    shares: Shares | None,
+    confidence: float = 1 - FALSE_CLAIMS,
+) -> Ratio:
+    """The mean of `ratios` over the lengths: geometric, or weighted by the time that both methods spend there."""
+    if shares is not None:
+        return weighted_ratio(ratios, time_weights(faster, slower, shares), confidence)
+    if not all(row.get("log_ratios") for row in ratios):
+        return Ratio(stats.geometric_mean([row["speedup"] for row in ratios]))
+    found = stats.geometric_mean_estimate(
+        [log_ratios_of(row) for row in ratios], pilot=pilot_of(ratios), confidence=confidence
+    )
     return Ratio(found.speedup, found.low, found.high, found.kind)
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from farm import speedups, stats
+from farm import speedups, stats, summaries
 from farm.errors import RequestError
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import RunRecord, Store
+from farm.summaries import summary_of
 
-_LISTS = ", ".join(
-    f'"{field.name}"'
-    for field in MEASUREMENT_SCHEMA
-    if pa.types.is_list(field.type) and field.name not in ("cores", "reasons")
-)
 _PER_CALL = (
     *("run", "suite", "hardware_class", "cohort", "cell", "replica", "role", "name", "method", "precision", "model"),
     *("length", "batch_size", "device", "threads", "inputs", "status", "calls_per_sample"),
@@ -29,34 +27,23 @@ _PER_CELL = (
     *("model_sha256", "length", "batch_size", "device", "threads", "inputs"),
 )
 
-_PERCENTILES = ", ".join(
-    f"CASE WHEN count(*) >= {needed} THEN quantile_cont(latency_ns, {percentile / 100}) / 1e6 END "
-    f"AS latency_p{percentile}_ms"
-    for percentile, needed in stats.PERCENTILE_SAMPLES.items()
-)
-
 _REPLICAS = f"""
 CREATE VIEW replicas AS
-SELECT * EXCLUDE ({_LISTS}), len(latency_ns) AS samples, len(list_distinct("round")) AS rounds,
-       list_median(latency_ns) AS latency_p50_ns
-FROM measurements
+SELECT facts.*, samples, rounds, latency_p50_ns
+FROM facts LEFT JOIN replica_latencies USING ({", ".join(summaries.PER_REPLICA)})
 """
 
 _SAMPLES = f"""
 CREATE VIEW samples AS
-SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
-       unnest(latency_ns) AS latency_ns, unnest(latency_ns) / 1e6 AS latency_ms, unnest(device_ns) AS device_ns
-FROM measurements
+SELECT *, latency_ns / 1e6 AS latency_ms
+FROM (SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
+             unnest(latency_ns) AS latency_ns, unnest(device_ns) AS device_ns
+      FROM measurements)
 """
 
 _CELLS = f"""
 CREATE VIEW cells AS
-WITH timed AS (
-    SELECT run, hardware_class, cohort, cell, role, count(*) AS samples, avg(latency_ns) / 1e6 AS latency_mean_ms,
-           min(latency_ns) / 1e6 AS latency_min_ms, max(latency_ns) / 1e6 AS latency_max_ms,
-           {_PERCENTILES}
-    FROM samples GROUP BY ALL
-), summed AS (
+WITH summed AS (
     SELECT {", ".join(_PER_CELL)}, count(*) AS replicas,
            CASE max(CASE status WHEN 'failed' THEN 3 WHEN 'invalid' THEN 2 WHEN 'unsupported' THEN 1 ELSE 0 END)
                WHEN 3 THEN 'failed' WHEN 2 THEN 'invalid' WHEN 1 THEN 'unsupported' ELSE 'ok' END AS status,
@@ -64,17 +51,28 @@ WITH timed AS (
            max(accuracy) AS accuracy, min(agreement) AS agreement, max(artifact_bytes) AS artifact_bytes,
            max(prepare_s) AS prepare_s, median(load_s) AS load_s, median(first_call_ns) / 1e6 AS first_call_ms,
            max(peak_rss_bytes) AS peak_rss_bytes
-    FROM measurements GROUP BY ALL
+    FROM facts GROUP BY ALL
 )
 SELECT summed.*, coalesce(samples, 0) AS samples, latency_mean_ms, latency_min_ms, latency_max_ms,
        {", ".join(f"latency_p{percentile}_ms" for percentile in stats.PERCENTILE_SAMPLES)}
-FROM summed LEFT JOIN timed USING (run, hardware_class, cohort, cell, role)
+FROM summed LEFT JOIN cell_latencies USING ({", ".join(summaries.PER_CELL)})
 """
+
+_LATENCIES = {
+    "replicas": ("replica_latencies", ("samples", "rounds", "latency_p50_ns")),
+    "cells": ("cell_latencies", ("samples", "latency_m", "latency_p")),
+}
+"""For the views that summarize samples: the summary they take it from, and how its columns' names begin."""
 
 # Applied once the views stand: from then on no statement reaches a file, the network, an extension or a Python
 # variable, and none can lift these settings.
 _CONFINEMENT = (
     "SET python_enable_replacements = false",
+    # What does not fit into memory is refused: a query writes nothing, not even beside itself.
+    "SET temp_directory = ''",
+    # Where the user's home is, is no result either.
+    "SET secret_directory = ''",
+    "SET extension_directory = ''",
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
@@ -87,6 +85,11 @@ VIEWS = {
     "runs": "one row per run: what was asked, when, with which versions",
     "measurements": "the rows as stored, samples as parallel lists",
 }
+
+_SUMMARIES = ("facts", "replica_latencies", "cell_latencies")
+
+_INDIRECT = {"query", "query_table"}
+"""Functions of DuckDB that read a table whose name is put together while they run."""
 
 _ABOUT = {
     "sample": "number of the call within its process, from 0",
@@ -138,17 +141,20 @@ class Column:
 def query(store: Store, sql: str) -> pa.Table:
     """The result of one SELECT over the views of `VIEWS`.
 
+    Nothing but what it asks for is read; parts that turn out to be damaged are left out (`store.damaged` names them).
     Raises RequestError, in a line or two, for anything else than one SELECT, for SQL that DuckDB refuses, and for
     SQL that reaches beyond the views.
     """
-    with _open(store) as connection:
+    try:
+        wanted = _wanted(sql)
         try:
-            _require_one_select(connection, sql)
-            relation = connection.sql(sql)
-            # A SELECT always has a result; None would mean that the check above let something else through.
-            return relation.to_arrow_table() if relation is not None else pa.table({})
-        except duckdb.Error as error:
-            raise RequestError(_explained(error)) from error
+            return _answer(_sources(store, wanted), sql)
+        except (duckdb.Error, pa.ArrowException, OSError):
+            if not any(store.damaged(run) for run in store.measured_runs()):
+                raise
+            return _answer(_sources(store, wanted, store.read_measurements()), sql)
+    except duckdb.Error as error:
+        raise RequestError(_explained(error)) from error
 
 
 def schema() -> list[Column]:
@@ -156,7 +162,7 @@ def schema() -> list[Column]:
     about = {field.name: _description(field) for table in (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA) for field in table}
     about |= {field.name: about.get(field.name) or _description(field) for field in _RUNS_SCHEMA} | _ABOUT
     with duckdb.connect(":memory:") as connection:
-        _make_views(connection, MEASUREMENT_SCHEMA.empty_table(), SPEEDUP_SCHEMA.empty_table(), _runs([]))
+        _make_views(connection, {})
         return [
             Column(view, name, kind, about.get(name, ""))
             for view in VIEWS
@@ -164,29 +170,79 @@ def schema() -> list[Column]:
         ]
 
 
-def _open(store: Store) -> duckdb.DuckDBPyConnection:
-    derived = [speedups.current(store, run) for run in store.measured_runs()]
-    plain = [SPEEDUP_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in derived)]
-    connection = duckdb.connect(":memory:")
-    _make_views(
-        connection,
-        store.read_measurements(),
-        pa.concat_tables(plain, promote_options="default"),
-        _runs(store.runs()),
-    )
-    for setting in _CONFINEMENT:
-        connection.execute(setting)
-    return connection
+def schema_table() -> pa.Table:
+    """The same as a table."""
+    return pa.Table.from_pylist([asdict(column) for column in schema()])
 
 
-def _make_views(
-    connection: duckdb.DuckDBPyConnection, measurements: pa.Table, speedup_rows: pa.Table, runs: pa.Table
-) -> None:
-    connection.register("measurements", measurements)
-    connection.register("speedups", speedup_rows)
-    connection.register("runs", runs)
+def _wanted(sql: str) -> frozenset[str]:
+    """The sources that the SELECT reads. Raises RequestError where it is anything else than one SELECT.
+
+    A name that does not stand in the text is not read. Whether a view's latencies are, DuckDB's plan tells: it reads
+    no column that the answer does not need.
+    """
+    with duckdb.connect(":memory:") as connection:
+        _require_one_select(connection, sql)
+        words = set(re.findall(r"\w+", sql.lower()))
+        named = set(VIEWS) if words & _INDIRECT else set(VIEWS) & words
+        _make_views(connection, {})
+        latencies = {_LATENCIES[view][0] for view in named & set(_LATENCIES) if _reads_latencies(connection, view, sql)}
+    facts = {"facts"} if named & set(_LATENCIES) else set()
+    measurements = {"measurements"} if named & {"samples", "measurements"} else set()
+    return frozenset((named & {"speedups", "runs"}) | latencies | facts | measurements)
+
+
+def _reads_latencies(connection: duckdb.DuckDBPyConnection, view: str, sql: str) -> bool:
+    try:
+        plan = "".join(str(row) for row in connection.execute(f"EXPLAIN {sql}").fetchall())
+    except duckdb.Error:  # a wrong one is explained when it is run; some statements have no plan
+        return True
+    return any(name in plan for name in _LATENCIES[view][1])
+
+
+def _sources(store: Store, wanted: frozenset[str], sound: pa.Table | None = None) -> dict[str, Any]:
+    """What stands behind the views: datasets and tables by name, only those that are wanted.
+
+    `sound` are the measurements that can be read, where some cannot.
+    """
+    made: dict[str, Callable[[], Any]] = {
+        "measurements": lambda: store.dataset() if sound is None else sound,
+        "speedups": lambda: _speedups(store),
+        "runs": lambda: _runs(store.runs()),
+    }
+    for kind in _SUMMARIES:
+        made[kind] = partial(summaries.summarize, store, kind) if sound is None else partial(summary_of, kind, sound)
+    return {name: made[name]() for name in sorted(wanted)}
+
+
+def _answer(sources: Mapping[str, Any], sql: str) -> pa.Table:
+    with duckdb.connect(":memory:") as connection:
+        _make_views(connection, sources)
+        for setting in _CONFINEMENT:
+            connection.execute(setting)
+        relation = connection.sql(sql)
+        # A SELECT always has a result; None would mean that the check before let something else through.
+        return relation.to_arrow_table() if relation is not None else pa.table({})
+
+
+def _make_views(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Any]) -> None:
+    """Make all views; a source that is not given is empty."""
+    empty = {
+        "measurements": MEASUREMENT_SCHEMA.empty_table(),
+        "speedups": SPEEDUP_SCHEMA.empty_table(),
+        "runs": _RUNS_SCHEMA.empty_table(),
+        **{kind: summaries.empty(kind) for kind in _SUMMARIES},
+    }
+    for name, source in (empty | dict(sources)).items():
+        connection.register(name, source)
     for view in (_REPLICAS, _SAMPLES, _CELLS):
         connection.execute(view)
+
+
+def _speedups(store: Store) -> pa.Table:
+    derived = [speedups.current(store, run) for run in store.measured_runs()]
+    plain = [SPEEDUP_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in derived)]
+    return pa.concat_tables(plain, promote_options="default")
 
 
 def _runs(records: Sequence[RunRecord]) -> pa.Table:

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from farm import query, rendering, speedups
+from farm import documents, query, speedups
+from farm.columns import Chosen, chosen
 from farm.errors import RequestError
 from farm.folders import Place
 from farm.store import RunRecord, Store
@@ -41,7 +42,7 @@ class Results:
     @property
     def speedups(self) -> pd.DataFrame:
         """One row per cell: speedup over the baseline, its 95 % interval, verdict, accuracy, costs."""
-        return self._speedups().to_pandas()
+        return self.speedups_table().to_pandas()
 
     @property
     def measurements(self) -> pd.DataFrame:
@@ -65,7 +66,7 @@ class Results:
         record = self.record
         suite = record.suite if record else {}
         return speedup_table(
-            self._speedups() if rows is None else rows,
+            self.speedups_table() if rows is None else rows,
             methods=_method_names(suite),
             same_within=speedups.same_within(self.store, self.run),
             effort=suite.get("effort"),
@@ -74,20 +75,25 @@ class Results:
             order=suite.get("order"),
         )
 
-    def table(self, format: str = "text") -> str:
-        """The speedup table as text, markdown, csv or html. Raises RequestError for another format."""
+    def table(self, format: str = "text", columns: Chosen | None = None) -> str:
+        """The speedup table as text, markdown, csv, latex or html, with all columns or the chosen ones.
+
+        Raises RequestError for another format.
+        """
+        wanted = columns or chosen(None)
         if format == "csv":
-            return rendering.to_csv(self._speedups())
-        if format not in rendering.FORMATS:
-            raise RequestError(f"no table format {format!r}; there are {', '.join(rendering.FORMATS)}, csv")
-        return rendering.FORMATS[format](self.speedup_table())
+            return documents.to_csv(self.speedups_table(), wanted)
+        if format not in documents.FORMATS:
+            raise RequestError(f"no table format {format!r}; there are {', '.join(documents.FORMATS)}, csv")
+        return documents.FORMATS[format](self.speedup_table(), wanted)
 
     def warnings(self) -> list[str]:
         """Files that were left out because they are damaged, one line each."""
         left_out = [*self.store.damaged(self.run), *self.store.unreadable_runs()]
         return [f"left out {damaged.path}: {damaged.why}" for damaged in left_out]
 
-    def _speedups(self) -> pa.Table:
+    def speedups_table(self) -> pa.Table:
+        """The same as an Arrow table that follows SPEEDUP_SCHEMA."""
         return speedups.current(self.store, self.run)
 
     def _view(self, view: str) -> pd.DataFrame:

@@ -79,8 +79,11 @@ def current(store: Store, run: str) -> pa.Table:
     Newly derived ones are stored unless the store was opened read-only. Raises what `rebuild` raises.
     """
     stored = store.read_speedups(run)
-    if stored is not None and (stored.schema.metadata or {}).get(PARTS_KEY) == _origin(store, run):
-        return stored
+    if stored is not None:
+        made_of = (stored.schema.metadata or {}).get(PARTS_KEY)
+        # Where they were made of every part there is, no part need be opened to know that they are current.
+        if made_of == _origin(store, run, listed=True) or made_of == _origin(store, run):
+            return stored
     return _derive(store, run) if store.read_only else rebuild(store, run)
 
 
@@ -92,6 +95,13 @@ def read_for_speedups(store: Store, run: str, cohort: str | None = None) -> pa.T
 def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The same for rows that are about to be published."""
     return pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA).select(_COLUMNS)
+
+
+def carry_over(source: Store, destination: Store, run: str) -> None:
+    """Store a run's speedups beside the same measurements elsewhere, if those stored at the source are up to date."""
+    stored = source.read_speedups(run)
+    if stored is not None and (stored.schema.metadata or {}).get(PARTS_KEY) == _origin(source, run):
+        destination.write_speedups(run, stored.replace_schema_metadata({PARTS_KEY: _origin(destination, run)}))
 
 
 def same_within(store: Store, run: str) -> float:
@@ -131,8 +141,10 @@ def _derive(store: Store, run: str) -> pa.Table:
     return table.replace_schema_metadata({PARTS_KEY: origin})
 
 
-def _origin(store: Store, run: str) -> bytes:
-    parts = {path.name for path in store.published(run).values()}
+def _origin(store: Store, run: str, listed: bool = False) -> bytes:
+    """What speedups are derived from: every part that is listed, or all sound ones."""
+    places = (entry.place for entry in store.listed(run)) if listed else store.published(run).values()
+    parts = {place.name for place in places}
     origin = {"version": DERIVATION_VERSION, "same_within": same_within(store, run), "parts": sorted(parts)}
     return json.dumps(origin, sort_keys=True).encode()
 

@@ -80,7 +80,7 @@ class Interval(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _LogMean:
+class LogMean:
     """A mean log ratio with the variance of that mean, and the degrees of freedom of that variance."""
 
     mean: float
@@ -154,6 +154,15 @@ def geometric_mean_estimate(
     return _as_estimate(_log_mean(cells, between_process_sd, pilot), min(map(len, cells)), rounds, confidence)
 
 
+def log_mean(log_values: Sequence[FloatArray], pilot: int = PILOT_REPLICAS) -> LogMean | None:
+    """The mean behind `estimate`, with its variance, to be added to others; None where there is no round.
+
+    `log_values` holds one array of rounds per replica: log ratios, or logarithms of latencies.
+    """
+    replicas = [np.asarray(rounds, dtype=np.float64) for rounds in log_values if len(rounds)]
+    return _log_mean([replicas], BETWEEN_PROCESS_SD, pilot) if replicas else None
+
+
 def verdict(interval: Interval, same_margin: float) -> Verdict:
     """What a 95 % interval says: `faster` or `slower` where it excludes 1; else `same` or `unclear`.
 
@@ -205,11 +214,11 @@ def stein_replicas(pilot_means: Sequence[float], target_half_width: float, low: 
     if target_half_width <= 0:
         raise ValueError("the target half-width must be positive")
     deviation = float(np.std(pilot_means, ddof=1))
-    needed = (_t_quantile(len(pilot_means) - 1) * deviation / target_half_width) ** 2
+    needed = (t_quantile(len(pilot_means) - 1) * deviation / target_half_width) ** 2
     return max(low, min(high, math.ceil(needed)))
 
 
-def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, pilot: int) -> _LogMean:
+def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, pilot: int) -> LogMean:
     """The mean over cells of their means over replicas."""
     shared = min(map(len, cells))
     if shared == 1 and len(cells) == 1:
@@ -219,7 +228,7 @@ def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, 
     judged = min(pilot, shared)
     means = [replica_means(replicas) for replicas in cells]
     moments = np.mean([each[:shared] for each in means], axis=0)
-    return _LogMean(
+    return LogMean(
         mean=float(np.mean([each.mean() for each in means])),
         variance=variance_over_replicas(cells, judged),
         degrees=judged - 1,
@@ -228,22 +237,22 @@ def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, 
     )
 
 
-def _one_replica(rounds: FloatArray, between_process_sd: float) -> _LogMean:
+def _one_replica(rounds: FloatArray, between_process_sd: float) -> LogMean:
     between = between_process_sd**2
     if len(rounds) == 1:
-        return _LogMean(float(rounds[0]), ROUND_SD**2 + between, math.inf, "one-round", math.nan)
+        return LogMean(float(rounds[0]), ROUND_SD**2 + between, math.inf, "one-round", math.nan)
     within = variance_over_rounds(rounds)
-    degrees = _satterthwaite(((within, len(rounds) - 1), (between, math.inf)))
-    return _LogMean(float(rounds.mean()), within + between, degrees, "one-replica", float(np.std(rounds, ddof=1)))
+    degrees = satterthwaite(((within, len(rounds) - 1), (between, math.inf)))
+    return LogMean(float(rounds.mean()), within + between, degrees, "one-replica", float(np.std(rounds, ddof=1)))
 
 
-def _mean_of_independent(parts: Sequence[_LogMean]) -> _LogMean:
+def _mean_of_independent(parts: Sequence[LogMean]) -> LogMean:
     scale = 1 / len(parts) ** 2
     weakest = min(parts, key=lambda part: _STRENGTH.index(part.kind))
-    return _LogMean(
+    return LogMean(
         mean=float(np.mean([part.mean for part in parts])),
         variance=scale * sum(part.variance for part in parts),
-        degrees=_satterthwaite([(scale * part.variance, part.degrees) for part in parts]),
+        degrees=satterthwaite([(scale * part.variance, part.degrees) for part in parts]),
         kind=weakest.kind,
         spread=float(np.sqrt(np.mean([part.spread**2 for part in parts]))),
     )
@@ -252,28 +261,28 @@ def _mean_of_independent(parts: Sequence[_LogMean]) -> _LogMean:
 _STRENGTH: tuple[IntervalKind, ...] = ("one-round", "one-replica", "replicas", "two-stage")
 
 
-def _satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
+def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of independent variances, each given with its own (Satterthwaite 1946)."""
     weight = sum(variance**2 / degrees for variance, degrees in parts)
     total = sum(variance for variance, _ in parts)
     return total**2 / weight if weight > 0 else math.inf
 
 
-def _t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
+def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     quantile: Any = stdtrit(min(degrees, MOST_DEGREES), (1 + confidence) / 2)
     return float(quantile)
 
 
-def _p_value(mean: float, error: float, degrees: float) -> float:
+def p_value_of(mean: float, error: float, degrees: float) -> float:
     if error == 0:
         return 0.0 if mean else 1.0
     tail: Any = stdtr(min(degrees, MOST_DEGREES), -abs(mean) / error)
     return 2 * float(tail)
 
 
-def _as_estimate(part: _LogMean, replicas: int, rounds: int, confidence: float = CONFIDENCE) -> Estimate:
+def _as_estimate(part: LogMean, replicas: int, rounds: int, confidence: float = CONFIDENCE) -> Estimate:
     error = math.sqrt(part.variance)
-    half = _t_quantile(part.degrees, confidence) * error
+    half = t_quantile(part.degrees, confidence) * error
     return Estimate(
         speedup=math.exp(part.mean),
         low=math.exp(part.mean - half),
@@ -282,5 +291,5 @@ def _as_estimate(part: _LogMean, replicas: int, rounds: int, confidence: float =
         replicas=replicas,
         rounds=rounds,
         spread=part.spread,
-        p_value=_p_value(part.mean, error, part.degrees),
+        p_value=p_value_of(part.mean, error, part.degrees),
     )

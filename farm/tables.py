@@ -152,7 +152,7 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
     lengths = tuple(sorted({length for cells in by_name.values() for length in cells}))
     scope = _Scope(lengths, _shared_lengths(by_name, lengths), _notes(by_name, names), run.same_within)
     return Block(
-        title=_block_title(rows[0]),
+        title=block_title(rows[0]),
         baseline=next((row["name"] for row in rows if row.get("role") == "baseline"), "the baseline"),
         lengths=lengths,
         rows=tuple(_method_row(name, by_name[name], scope) for name in names),
@@ -178,7 +178,8 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
     )
 
 
-def _block_title(row: Row) -> str:
+def block_title(row: Row) -> str:
+    """What a block's rows share, in words."""
     threads = row.get("threads")
     device = row.get("device")
     return _joined(

@@ -44,6 +44,18 @@ def encode_sentences(model: ModelInfo, sentences: Sequence[str], length: int) ->
     return _arrays(model, _tokenizer(model, length).encode_batch(list(sentences)))
 
 
+def padding_settings(model: ModelInfo, length: int) -> dict[str, Any]:
+    """How texts are padded and cut: the padding token and its id, and on which side each happens."""
+    tokenizer = _tokenizer(model, length)
+    padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
+    return {
+        "token": padding["pad_token"],
+        "id": padding["pad_id"],
+        "side": padding["direction"],
+        "truncation_side": truncation["direction"],
+    }
+
+
 def _filled(tokenizer: Tokenizer, texts: Sequence[str], start: int, length: int) -> Encoding:
     if not any(text.strip() for text in texts):
         raise RequestError("inputs: there is no text to fill the length with")

@@ -137,16 +137,7 @@ class OpenVinoFp32(Method):
         """Read and compile the model; weights are packed for the CPU's kernels here."""
         import openvino
 
-        options = self.Options(**workload.options)
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": workload.threads,
-            "INFERENCE_PRECISION_HINT": self.activations(workload),
-            # The cell is pinned already, to cores that OpenVINO's own choice could miss.
-            "ENABLE_CPU_PINNING": False,
-            "ENABLE_HYPER_THREADING": options.hyper_threading,
-        }
+        settings = device_settings(self, workload)
         compiled = openvino.Core().compile_model(folder / IR, "CPU", settings)
         return CompiledCallable(compiled, model, workload, self.precision)
 
@@ -286,6 +277,19 @@ class OpenVinoInt8Pruned(OpenVinoInt8):
     id: ClassVar[str] = "openvino-int8-pruned"
     about: ClassVar[str] = "OpenVINO, int8 by NNCF, last layer for the first token only (exact before quantization)"
     prunes_last_layer: ClassVar[bool] = True
+
+
+def device_settings(method: OpenVinoFp32, workload: Workload) -> dict[str, Any]:
+    """The properties that a method's model is compiled with."""
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": workload.threads,
+        "INFERENCE_PRECISION_HINT": method.activations(workload),
+        # The cell is pinned already, to cores that OpenVINO's own choice could miss.
+        "ENABLE_CPU_PINNING": False,
+        "ENABLE_HYPER_THREADING": method.Options(**workload.options).hyper_threading,
+    }
 
 
 def attention_products(converted: Any) -> list[str]:

@@ -13,11 +13,12 @@ from made_up import speedup_row
 from measured import RUN, as_table, measured_row, run_record, simulated_cohort
 
 from farm import speedups
+from farm.documents import to_html, to_markdown
 from farm.numerals import change_text
 from farm.parts import CONTENT_KEY
 from farm.quality import accuracy_columns
 from farm.ratios import AccuracyChange
-from farm.rendering import to_html, to_markdown, to_text
+from farm.rendering import to_text
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups
 from farm.store import Store

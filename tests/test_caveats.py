@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 from made_up import OLD_COLUMNS, speedup_row, speedup_rows, state, with_changes
 
-from farm import rendering
-from farm.rendering import to_csv, to_html, to_markdown, to_text
+from farm import documents
+from farm.documents import to_csv, to_html, to_markdown
+from farm.rendering import to_text
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.tables import SpeedupTable, speedup_table
 
@@ -281,4 +282,4 @@ def test_csv_of_speedups_without_the_new_columns_still_prints() -> None:
 
 def test_every_format_is_made_of_the_same_lines() -> None:
     table = speedup_table(everything(), effort="standard")
-    assert all("Unresolved (interval wider" in " ".join(write(table).split()) for write in rendering.FORMATS.values())
+    assert all("Unresolved (interval wider" in " ".join(write(table).split()) for write in documents.FORMATS.values())

@@ -100,6 +100,18 @@ def test_the_baseline_stays_where_nothing_is_shown_to_be_faster() -> None:
     assert tied.ties == ("pytorch",)
 
 
+def test_what_a_table_calls_faster_is_deployed_however_many_methods_are_compared() -> None:
+    """Of two replicas a joint interval over many methods holds anything; the leader's own still excludes 1."""
+    methods = [row for at in range(12) for row in _rows(f"method-{at}", 2.0 + at / 100)]
+    for row in methods:
+        row["log_ratios"] = [[each + 0.01 * at for each in rounds] for at, rounds in enumerate(row["log_ratios"][:2])]
+    found = choose([*_baseline(), *methods])
+    assert found.leader is not None and found.leader.speedup.low is not None
+    assert found.leader.speedup.low > 1
+    assert found.winner is found.leader
+    assert "pytorch" not in found.ties
+
+
 def test_without_a_baseline_there_is_no_choice() -> None:
     failed = _baseline(status="failed", speedup=None)
     found = choose([*failed, *_rows("fused", 1.2, speedup_low=None)])

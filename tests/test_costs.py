@@ -10,7 +10,8 @@ from made_up import speedup_row, speedup_rows
 from measured import as_table, measured_row
 
 from farm.costs import break_even_calls
-from farm.rendering import to_csv, to_html, to_markdown, to_text
+from farm.documents import to_csv, to_html, to_markdown
+from farm.rendering import to_text
 from farm.speedups import derive_speedups
 from farm.tables import speedup_table
 

@@ -39,6 +39,14 @@ PURE = (
     "costs",
     "figures",
     "roofline",
+    "best",
+    "columns",
+    "compare",
+    "differences",
+    "limits",
+    "mixes",
+    "step_changes",
+    "surroundings",
     "direct",
     "choice",
     "report.answer",
@@ -95,6 +103,9 @@ STATISTICS = {
     "farm.roofline",
     "farm.ratios",
     "farm.tables",
+    "farm.differences",
+    "farm.step_changes",
+    "farm.mixes",
 }
 RUNTIMES = {"torch", "transformers", "onnxruntime", "onnx", "openvino", "tensorrt"}
 

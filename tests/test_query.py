@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from measured import LENGTHS, RUN, measured_row, run_record, simulated_cohort
 
+from farm import summaries
 from farm.errors import RequestError
 from farm.query import VIEWS, query, schema
 from farm.results import Results
+from farm.schemas import MEASUREMENT_SCHEMA
 from farm.store import Store
 
 
@@ -91,6 +94,32 @@ def test_every_column_of_every_view_is_documented():
         "DROP VIEW cells",
         "SELECT 1; SELECT 2",
         "",
+        "COPY samples TO 'samples.parquet'",
+        "COPY (SELECT * FROM cells) TO '/dev/stdout'",
+        "EXPORT DATABASE 'out'",
+        "INSERT INTO runs VALUES (1)",
+        "UPDATE measurements SET latency_ns = NULL",
+        "DELETE FROM samples",
+        "ALTER TABLE runs RENAME TO walks",
+        "PRAGMA database_list",
+        "PRAGMA enable_profiling",
+        "CALL pragma_version()",
+        "CHECKPOINT",
+        "VACUUM",
+        "RESET lock_configuration",
+        "SET python_enable_replacements = true",
+        "CREATE MACRO leak() AS TABLE SELECT * FROM read_text('/etc/passwd')",
+        "CREATE SECRET (TYPE s3)",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'",
+        "SELECT * FROM read_blob('/etc/hostname')",
+        "SELECT * FROM read_json('/etc/passwd')",
+        "SELECT * FROM parquet_metadata('results/measurements/*.parquet')",
+        "SELECT * FROM query('COPY (SELECT 1) TO ''out.csv'' ')",
+        "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'') ')",
+        "WITH leak AS (SELECT * FROM read_text('/etc/passwd')) SELECT * FROM leak",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "FROM 'https://example.com/x.csv'",
+        "SELECT count(*) FROM read_csv('/etc/passwd')",
     ],
 )
 def test_a_query_reaches_nothing_but_the_views(store: Store, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -100,6 +129,70 @@ def test_a_query_reaches_nothing_but_the_views(store: Store, sql: str, tmp_path:
     assert "cells, replicas, samples" in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT getenv('HOME')", "SELECT current_setting('secret_directory')", "SELECT * FROM duckdb_secrets()"]
+)
+def test_what_duckdb_knows_of_itself_holds_nothing_of_the_users(store: Store, sql: str) -> None:
+    try:
+        found = query(store, sql).to_pylist()
+    except RequestError:
+        return
+    home = str(Path.home())
+    assert all(home not in str(row) for row in found)
+
+
+def test_costs_are_answered_without_reading_samples(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = summaries.summarize
+
+    def recorded(of: Store, kind: str) -> object:
+        asked.append(kind)
+        return real(of, kind)
+
+    monkeypatch.setattr(summaries, "summarize", recorded)
+    query(store, "SELECT name, status, max(artifact_bytes), max(prepare_s) FROM cells GROUP BY ALL")
+    query(store, "SELECT count(*) FROM replicas WHERE status = 'ok'")
+    assert set(asked) == {"facts"}
+    query(store, "SELECT name, latency_p50_ms FROM cells")
+    query(store, "SELECT * FROM replicas")
+    assert set(asked) == {"facts", "cell_latencies", "replica_latencies"}
+
+
+def test_the_facts_have_no_column_of_samples() -> None:
+    kinds = {field.name: field.type for field in MEASUREMENT_SCHEMA}
+    lists = {name for name in summaries.FACTS if pa.types.is_list(kinds[name])}
+    assert lists == {"cores", "reasons"}
+
+
+def test_many_parts_are_summarized_once_and_again_when_they_change(tmp_path: Path, empty_cache: Path) -> None:
+    many = Store(tmp_path / "results")
+    for replica in range(summaries.KEPT_FROM_PARTS):
+        many.publish_replica(RUN, "c", replica, [measured_row("c", replica, "pytorch", 10.0)])
+    counted = "SELECT max(replicas) AS replicas, max(samples) AS samples, max(latency_p50_ms) AS ms FROM cells"
+    (first,) = query(many, counted).to_pylist()
+    kept = {path: path.stat().st_mtime_ns for path in (empty_cache / "summaries").iterdir()}
+    assert kept and query(many, counted).to_pylist() == [first]
+    assert {path: path.stat().st_mtime_ns for path in (empty_cache / "summaries").iterdir()} == kept
+    many.publish_replica(RUN, "c", 99, [measured_row("c", 99, "pytorch", 10.0)])
+    (second,) = query(many, counted).to_pylist()
+    assert second == first | {"replicas": first["replicas"] + 1, "samples": first["samples"] + 15}
+    for path in kept:
+        path.write_bytes(b"damaged")
+    assert query(many, counted).to_pylist() == [second]
+
+
+def test_a_damaged_part_is_left_out_of_every_view(tmp_path: Path) -> None:
+    damaged = Store(tmp_path)
+    for replica in range(2):
+        damaged.publish_replica(RUN, "c", replica, [measured_row("c", replica, "pytorch", 10.0)])
+    part = damaged.part_path(RUN, "c", 1)
+    content = part.read_bytes()
+    part.write_bytes(content[:200] + bytes(64) + content[264:])
+    fresh = Store(tmp_path, read_only=True)
+    assert query(fresh, "SELECT * EXCLUDE latency_ms FROM samples").column("replica").unique().to_pylist() == [0]
+    assert query(fresh, "SELECT count(*) AS n FROM replicas WHERE environment IS NOT NULL").to_pylist() == [{"n": 1}]
 
 
 def test_a_query_does_not_see_python_variables(store: Store):

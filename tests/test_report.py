@@ -174,6 +174,8 @@ def test_the_command_writes_a_page_or_a_picture_and_says_where(
     head = png.read_bytes()[:24]
     assert head.startswith(b"\x89PNG")
     assert int.from_bytes(head[16:20], "big") > 1800, "sharp on a slide"
+    assert run_app(["report", str(results.store.root), "--plot", "speedup", "-o", str(tmp_path / "speedup.svg")]) == 0
+    assert "Speedup over base, with 95 % intervals" in (tmp_path / "speedup.svg").read_text()
     drawn = svg.read_text()
     assert "fused" in drawn
     assert "2 threads" in drawn

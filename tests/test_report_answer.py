@@ -63,7 +63,7 @@ def test_the_next_best_is_named_with_what_it_costs_in_time() -> None:
 
 def test_methods_as_fast_within_the_interval_are_called_so() -> None:
     found = _answer(_rows(onnxruntime=2.0, quantized=2.0))
-    assert any(note.startswith("As fast within the interval: ") for note in found.notes)
+    assert any(note.startswith("This run cannot tell it from ") for note in found.notes)
     assert "a tie" in _fact(found, "Next best")
 
 
@@ -98,6 +98,9 @@ def test_sureness_follows_the_twin_the_replicas_and_the_intervals() -> None:
     assert _answer(wide).sureness == "open"
     single = with_changes(rows, "quantized", 64, interval="one-replica")
     assert _answer(single).sureness == "rough"
+    few = [row | {"replicas": 2} for row in rows]
+    assert _answer(few).sureness == "open"
+    assert "Only 2 sets of processes" in _answer(few).doubts[0]
     apart = [[0.2 + 0.001 * replica] * 6 for replica in range(5)]
     doubtful = _answer(with_changes(rows, "pytorch~twin", 64, log_ratios=apart, speedup=1.22))
     assert doubtful.sureness == "doubtful"

@@ -12,8 +12,10 @@ import pytest
 from made_up import speedup_rows, with_changes
 from measured import RUN, SPEEDUPS, as_table, run_record, simulated_cohort, simulated_run
 
+from farm.documents import to_csv, to_html, to_markdown
+from farm.numerals import milliseconds_text, ratio_text
 from farm.ratios import Ratio
-from farm.rendering import milliseconds_text, ratio_text, to_csv, to_html, to_markdown, to_text
+from farm.rendering import to_text
 from farm.results import Results
 from farm.schemas import SPEEDUP_SCHEMA
 from farm.speedups import derive_speedups

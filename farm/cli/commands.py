@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,15 +17,20 @@ from rich.table import Table
 
 from farm import __version__
 from farm.cli.interruption import CommandInterruptedError, if_interrupted
+from farm.cli.output import make_console, write
 from farm.cli.screen import error_console, make_screen
 from farm.errors import FarmError, RequestError, ResultsError
 
 DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; done, but some cells failed or are invalid; nothing was run; interrupted, results kept."""
 
-PIPE_WIDTH = 160
-
-COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
+COMMAND_MODULES = (
+    "farm.cli.reading",
+    "farm.cli.deciding",
+    "farm.cli.checking",
+    "farm.cli.cluster",
+    "farm.cli.report",
+)
 """Further commands: each of these adds its own to `app` when it is imported."""
 
 app = typer.Typer(
@@ -67,23 +71,6 @@ class Effort(StrEnum):
 EffortOption = Annotated[Effort | None, typer.Option("--effort", help="How much certainty to ask for.")]
 
 
-class TableFormat(StrEnum):
-    """How a speedup table is written."""
-
-    text = "text"
-    markdown = "markdown"
-    csv = "csv"
-
-
-class QueryFormat(StrEnum):
-    """How a query's answer is written."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    markdown = "markdown"
-
-
 @app.command()
 def run(
     suite: SuiteArgument = None,
@@ -115,7 +102,7 @@ def run(
         watched(screen, results, metrics=address is not None) as listener,
     ):
         outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=listener)
-    _write(Results(outcome.root, outcome.run).table("text"))
+    write(Results(outcome.root, outcome.run).table("text"))
     console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
     return SOME_FAILED if outcome.failed_cells else DONE
 
@@ -137,8 +124,8 @@ def plan(
     from farm.preview import preview
 
     shown = preview(suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings), address)
-    console = _console()
-    console.print(shown.heading, highlight=False, soft_wrap=True)
+    console = make_console()
+    console.print(shown.heading, highlight=False, soft_wrap=True, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in shown.columns:
         table.add_column(column)
@@ -146,45 +133,7 @@ def plan(
         table.add_row(*row)
     console.print(table)
     for line in shown.footer:
-        console.print(line, highlight=False, soft_wrap=True)
-    return DONE
-
-
-@app.command()
-def table(
-    results: ResultsArgument = "results",
-    run: Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")] = None,
-    format: Annotated[TableFormat, typer.Option("--format", "-f")] = TableFormat.text,
-) -> int:
-    """Print the speedup table of a run."""
-    from farm.results import Results
-
-    found = Results(results, run)
-    _write(found.table(format.value))
-    for warning in found.warnings():
-        error_console().print(f"note: {warning}")
-    return DONE
-
-
-@app.command()
-def query(
-    sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
-    results: ResultsArgument = "results",
-    format: Annotated[QueryFormat, typer.Option("--format", "-f")] = QueryFormat.table,
-    schema: Annotated[bool, typer.Option("--schema", help="List views and columns with their units.")] = False,
-) -> int:
-    """Ask the results in SQL (DuckDB). Reads only."""
-    import pandas as pd
-
-    from farm import query as queries
-    from farm.results import Results
-
-    if schema:
-        _print_frame(pd.DataFrame([vars_of(column) for column in queries.schema()]), format)
-        return DONE
-    if sql is None:
-        raise RequestError('give one SELECT, such as: farm query "SELECT * FROM speedups"')
-    _print_frame(Results(results).sql(sql), format)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return DONE
 
 
@@ -220,41 +169,16 @@ def methods() -> int:
         here = ", ".join(runnable) or "no"
         told = reasons if machine.gpus or not runnable else []
         about = f"{method.about} ({told[0]})" if told else method.about
-        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
-    _console().print(table)
+        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, escape(about))
+    make_console().print(table)
     return DONE
-
-
-class CheckEffort(StrEnum):
-    """How much a self-check measures."""
-
-    quick = "quick"
-    standard = "standard"
-
-
-@app.command()
-def selfcheck(
-    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
-) -> int:
-    """Does this machine measure honestly? Exit code 1 if it does not."""
-    from farm.cli.check_text import TEXT_WIDTH, to_rich
-    from farm.selfcheck import AMOUNTS, check
-
-    kept = f"what was measured is in {keep}" if keep else "nothing is kept"
-    left = f"no verdict; {kept}. The same command starts over"
-    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
-        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
-    _console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
-    return DONE if checked.honest else SOME_FAILED
 
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Which way of running a transformer encoder is fastest here, by how much, and at what price?"""
     if version:
-        _write(f"farm {__version__}")
+        write(f"farm {__version__}")
         raise typer.Exit(DONE)
 
 
@@ -290,32 +214,3 @@ def _usage_error(error: Exception) -> int:
 def _report(message: str, code: int) -> int:
     error_console().print(f"farm: {message}", markup=False)
     return code
-
-
-def vars_of(column: Any) -> dict[str, Any]:
-    """A dataclass as a dictionary, whether or not it has slots."""
-    from dataclasses import asdict
-
-    return asdict(column)
-
-
-def _print_frame(frame: Any, format: QueryFormat) -> None:
-    match format:
-        case QueryFormat.csv:
-            _write(frame.to_csv(index=False).rstrip("\n"))
-        case QueryFormat.json:
-            _write(frame.to_json(orient="records", indent=1, date_format="iso"))
-        case QueryFormat.markdown:
-            _write(frame.to_markdown(index=False))
-        case QueryFormat.table:
-            _write(frame.to_string(index=False) if len(frame) else "no rows")
-
-
-def _console() -> Console:
-    """The terminal; a pipe has no width of its own, and 80 columns would break every table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.events import Event, Notice, ReplicaDone, RoundDone, RunBegan, Step
+from farm.numerals import milliseconds_text, ratio_text
 from farm.ratios import ratio_of
 from farm.records import Cohort
-from farm.rendering import milliseconds_text, ratio_text
 
 REDRAW_S = 0.1
 """Fetching and training report far more often than anybody can read."""

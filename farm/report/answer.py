@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from farm import caveats
+from farm import caveats, stats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
-from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text
+from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
 from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
@@ -30,10 +30,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one block says. `verb` and `name` are what to do, `sentence` by how much, with the interval."""
+    """What one block says. `verb` and `name` are what to do, `sentence` by how much, with the interval; `ratio` is that
+    in short."""
 
     verb: str
     name: str
+    ratio: str
     sentence: str
     facts: tuple[Fact, ...]
     sureness: Sureness
@@ -46,7 +48,9 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
     winner = choice.winner
     if winner is None:
         why = "; ".join(dict.fromkeys(filter(None, map(caveats.failure_text, rows)))) or "nothing was measured yet"
-        return Answer("No answer:", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ())
+        return Answer(
+            "No answer:", "", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ()
+        )
     doubts = tuple(_doubts(rows, run))
     rough = tuple(_roughness(winner, choice))
     sureness: Sureness = (
@@ -55,6 +59,7 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
     return Answer(
         verb="Stay with" if winner.is_baseline else "Deploy",
         name=winner.name,
+        ratio="" if winner.is_baseline else ratio_text(winner.speedup),
         sentence=_sentence(winner, choice, baseline),
         facts=tuple(_facts(winner, choice, rows)),
         sureness=sureness,
@@ -161,7 +166,7 @@ def _runner_up(winner: Entrant, choice: Choice) -> Iterator[Fact]:
         return
     lead = choice.leads[name]
     if name in choice.ties:
-        yield Fact("Next best", name, f"a tie: the fastest leads by {_percent_ends(lead)}, which holds 0")
+        yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer, which may be chance: a tie")
     else:
         yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer")
 
@@ -201,8 +206,16 @@ def _roughness(winner: Entrant, choice: Choice) -> Iterator[str]:
             "One set of processes was measured; how much fresh ones would differ is taken from experience, not from "
             "this machine."
         )
+    elif _replicas(judged) < stats.PILOT_REPLICAS:
+        yield f"Only {_replicas(judged)} sets of processes were measured: too few to tell close methods apart."
     elif judged is not None and any(map(is_unresolved, judged.rows)):
         yield "Some of its intervals are wider than the effort aimed at, so the last percent is open."
+
+
+def _replicas(judged: Entrant | None) -> int:
+    """How many sets of processes the least certain of its lengths rests on."""
+    known = [row["replicas"] for row in judged.rows if row.get("replicas")] if judged is not None else []
+    return min(known, default=stats.PILOT_REPLICAS)
 
 
 def _one_replica(winner: Entrant, choice: Choice) -> bool:
@@ -217,7 +230,7 @@ def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
         lead = choice.leads[winner.name]
         yield f"{choice.leader.name} came out fastest, by {_percent_ends(lead)}, which could be chance."
     elif tied:
-        yield f"As fast within the interval: {_few(tied)}. Choose among them by size, memory or what you run already."
+        yield f"This run cannot tell it from {_few(tied)}: choose among them by size, memory or what you run already."
     faster = [each for each in choice.entrants if each.speedup.speedup > winner.speedup.speedup and each.fails_gate]
     for each in faster[:MOST_NAMED]:
         yield f"{each.name} is {times_text(each.speedup)}, but {choice.left_out[each.name]}."

@@ -25,8 +25,8 @@ ROWS = "rows"
 ROW_PIXELS = 22
 """Height of a method's row where it has one mark."""
 
-OFFSET_PIXELS = 11
-"""Height of each mark where a method's row has several."""
+OFFSET_PIXELS, CLOSE_OFFSET_PIXELS, MANY_METHODS = 11, 8, 12
+"""Height of each mark where a method's row has several; and where there are more methods than fit a screen so."""
 
 PLOT_PIXELS = 340
 """Height of a plot that is not made of rows."""

@@ -13,8 +13,11 @@ from farm.choice import Entrant, pareto_front
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report.chart_parts import (
+    CLOSE_OFFSET_PIXELS,
+    MANY_METHODS,
     NARROW,
     OFFSET_PIXELS,
+    ROW_PIXELS,
     Drawing,
     chart_of,
     interval_text,
@@ -67,8 +70,10 @@ def speedup(subject: Subject) -> Drawing | None:
         .encode(x=x("high:Q"), text="text:N", color=alt.value(colour("ink")))
     )
     chart = alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels)
-    # A mark's height of air below each method.
-    return Drawing(sized(chart, len(subject.order), OFFSET_PIXELS * (len(at) + 1)), rows)
+    mark_pixels = OFFSET_PIXELS if len(subject.order) <= MANY_METHODS else CLOSE_OFFSET_PIXELS
+    # A mark's height of air below each method, unless it has but one mark.
+    row_pixels = mark_pixels * (len(at) + 1) if several else ROW_PIXELS
+    return Drawing(sized(chart, len(subject.order), row_pixels), rows)
 
 
 def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
@@ -138,15 +143,17 @@ def _latency_lines(subject: Subject, rows: list[dict[str, Any]]) -> Drawing:
     base = chart_of().encode(x=x, color=method_colour(), detail="name:N")
     others = base.transform_filter("datum.slot < 0").mark_line(strokeWidth=1.2).encode(y=y)
     lines = base.transform_filter("datum.slot >= 0").mark_line(strokeWidth=2.2).encode(y=y)
-    points = base.mark_point(filled=True, size=44, opacity=1).encode(
-        y=y, tooltip=tooltip("name", "length", "latency", "share")
-    )
+    tips = tooltip("name", "length", "latency", "share")
+    dots = base.transform_filter("datum.slot < 0").mark_point(filled=True, size=18, opacity=1)
+    points = base.transform_filter("datum.slot >= 0").mark_point(filled=True, size=44, opacity=1)
     limits = (
         base.transform_filter("datum.slot >= 0 && datum.slot <= 1 && isValid(datum.limit)")
         .mark_line(strokeDash=[2, 4], strokeWidth=1.6)
         .encode(y=alt.Y("limit:Q", title="ms"))
     )
-    return Drawing(sized(alt.layer(others, limits, lines, points)), rows)
+    return Drawing(
+        sized(alt.layer(others, dots.encode(y=y, tooltip=tips), limits, lines, points.encode(y=y, tooltip=tips))), rows
+    )
 
 
 def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Drawing:
@@ -184,7 +191,10 @@ def trade_off(subject: Subject) -> Drawing | None:
     )
     across = ("accuracy:Q", "accuracy %") if accurate else ("mb:Q", "MB on disk")
     y = alt.Y(
-        across[0], scale=alt.Scale(zero=False, nice=True, padding=24), title=across[1], axis=alt.Axis(tickCount=6)
+        across[0],
+        scale=alt.Scale(zero=False, nice=True, padding=24),
+        title=across[1],
+        axis=alt.Axis(tickCount=6, format=".2f" if accurate else ".0f"),
     )
     shade = alt.Color(
         "kind:N",

@@ -25,6 +25,12 @@ class Plot:
     reading: str
     draw: Callable[[Subject], Drawing | None]
     missing: str
+    heading: str = ""
+    """Of a picture, which has no page around it to say what is compared; the title where none is given."""
+
+    def heading_of(self, subject: Subject) -> str:
+        """What stands over a picture of it."""
+        return self.heading.format(baseline=subject.baseline) or self.title
 
 
 PLOTS: Mapping[str, Plot] = {
@@ -37,6 +43,7 @@ PLOTS: Mapping[str, Plot] = {
             "that crosses the dashed 1x may be chance. Further right is better.",
             charts_found.speedup,
             "No method has a speedup.",
+            "Speedup over {baseline}, with 95 % intervals",
         ),
         Plot(
             "latency",

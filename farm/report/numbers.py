@@ -41,8 +41,8 @@ class NumberTable:
 def speed_table(block: Block) -> NumberTable:
     """Latency and speedup at every length, the mean over them, and what they say."""
     lengths = [f"{length} tokens" for length in block.lengths]
-    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "after Holm", "verdict")
-    lines = [Line(row.name, tuple(_speed_texts(row))) for row in block.rows]
+    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "verdict")
+    lines = [Line(row.name, tuple(_speed_texts(row))) for row in _fastest_first(block)]
     return NumberTable(f"Median latency, and speedup over {block.baseline} with 95 % intervals", headings, tuple(lines))
 
 
@@ -143,7 +143,10 @@ def twin_table(subject: Subject) -> NumberTable:
 def cost_table(block: Block) -> NumberTable:
     """What each method costs beside its latency: the most, or least to most, over the lengths; known columns only."""
     known = {heading: cost for heading, cost in _COSTS.items() if any(cost.column in row.figures for row in block.rows)}
-    lines = [Line(row.name, (row.name, *(cost.text(row.figures) for cost in known.values()))) for row in block.rows]
+    lines = [
+        Line(row.name, (row.name, *(cost.text(row.figures) for cost in known.values())))
+        for row in _fastest_first(block)
+    ]
     return NumberTable("Costs", ("method", *known), tuple(lines))
 
 
@@ -177,6 +180,11 @@ _COSTS = {
 }
 
 
+def _fastest_first(block: Block) -> list[MethodRow]:
+    """As in the plots; those without a mean come last."""
+    return sorted(block.rows, key=lambda row: (row.mean is None, -(row.mean.speedup if row.mean else 0)))
+
+
 def _speed_texts(row: MethodRow) -> Iterable[str]:
     yield row.name
     founding = "" if row.founding_average is None or row.is_baseline else f"\n{row.founding_average:+.1f} %"
@@ -184,8 +192,8 @@ def _speed_texts(row: MethodRow) -> Iterable[str]:
     yield from (_entry_text(row, entry) for entry in row.entries)
     change = f"\n{change_text(row.accuracy_change)}" if row.accuracy_change else ""
     yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
-    yield f"{row.after_holm.held} of {row.after_holm.made}" if row.after_holm else "-"
-    yield row.verdict
+    after_holm = f"\n{row.after_holm.held} of {row.after_holm.made} after Holm" if row.after_holm else ""
+    yield f"{row.verdict}{after_holm}"
 
 
 def _entry_text(row: MethodRow, entry: Entry) -> str:

@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -82,6 +82,7 @@ def to_html(page: Page) -> str:
         config=config(),
         words=WORDS,
         sureness=SURENESS,
+        short_titles=short_titles([block.title for block in page.blocks]),
         figures_of=_figures_of,
         plots_of=_plots_of,
         **_about(page),
@@ -93,6 +94,16 @@ def plotting_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script; a few seconds' work."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return str(bundle).replace("</script", "<\\/script")
+
+
+def short_titles(titles: Sequence[str]) -> list[str]:
+    """What tells the titles of blocks apart: their parts without those that all of them share."""
+    parts = [title.split("; ") for title in titles]
+    shared = set(parts[0]).intersection(*parts) if parts else set()
+    return [
+        "; ".join(part for part in each if part not in shared) or title
+        for each, title in zip(parts, titles, strict=True)
+    ]
 
 
 def _figures_of(block: ReportBlock) -> dict[str, Figure]:

@@ -52,7 +52,7 @@ def report_picture(results: Results, plot: str, format: str, block: int = 1, mod
     spec = spec_of(PLOTS[wanted], subject)
     if spec is None:
         raise RequestError(f"nothing to draw: {PLOTS[wanted].missing}")
-    return to_image(spec, PLOTS[wanted].title, f"{titles[block - 1]}; run {results.run}", format, mode)
+    return to_image(spec, PLOTS[wanted].heading_of(subject), f"{titles[block - 1]}; run {results.run}", format, mode)
 
 
 def plot_named(name: str) -> str:

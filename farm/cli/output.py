@@ -1,0 +1,47 @@
+"""Where commands print: the terminal, a pipe, or a file that the user named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from farm.errors import RequestError, ResultsError
+
+PIPE_WIDTH = 160
+
+READING_WIDTH = 110
+"""What sentences are broken at: longer lines are tiring to read."""
+
+
+def make_console() -> Console:
+    """The terminal; a pipe has no width of its own, and 80 columns would break every table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
+def write(text: str) -> None:
+    """Print a text as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def write_to(output: Path | None, content: str | bytes, results: str) -> None:
+    """Write an answer to the file that the user named, or print it.
+
+    Raises RequestError for a file among the `results`, which no answer may replace, and for bytes on a terminal.
+    """
+    if output is None:
+        if isinstance(content, str):
+            write(content.rstrip("\n"))
+            return
+        if sys.stdout.isatty():
+            raise RequestError("Parquet is not for a terminal: name a file with -o FILE")
+        sys.stdout.buffer.write(content)
+        return
+    if "://" not in results and output.resolve().is_relative_to(Path(results).resolve()):
+        raise RequestError(f"-o {output}: is among the results, which are never replaced; name a file elsewhere")
+    try:
+        output.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise ResultsError(f"{output} cannot be written ({error.strerror or error}): name another file") from error

@@ -1,0 +1,92 @@
+"""The commands that show results as they are: `farm table` and `farm query`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.commands import DONE, ResultsArgument, app
+from farm.cli.output import write_to
+from farm.cli.screen import error_console
+from farm.errors import RequestError
+
+RunOption = Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")]
+
+
+class TableFormat(StrEnum):
+    """How a speedup table is written."""
+
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    latex = "latex"
+    html = "html"
+
+
+class QueryFormat(StrEnum):
+    """How a query's answer is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+    markdown = "markdown"
+
+
+_SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".md": "markdown", ".tex": "latex", ".html": "html"}
+
+
+@app.command()
+def table(
+    results: ResultsArgument = "results",
+    run: RunOption = None,
+    format: Annotated[TableFormat | None, typer.Option("--format", "-f", help="text unless FILE says another.")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", help="Which, in which order; `help` lists them.")] = None,
+    output: OutputOption = None,
+) -> int:
+    """Print the speedup table of a run."""
+    from farm.columns import chosen, described
+    from farm.results import Results
+
+    if columns == "help":
+        write_to(None, described(), results)
+        return DONE
+    found = Results(results, run)
+    wanted = str(format or _by_suffix(output, list(TableFormat)) or TableFormat.text)
+    write_to(output, found.table(wanted, chosen(columns)), results)
+    for warning in found.warnings():
+        error_console().print(f"note: {warning}", markup=False)
+    return DONE
+
+
+@app.command()
+def query(
+    sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
+    results: ResultsArgument = "results",
+    format: Annotated[
+        QueryFormat | None, typer.Option("--format", "-f", help="table unless FILE says another.")
+    ] = None,
+    output: OutputOption = None,
+    schema: Annotated[bool, typer.Option("--schema", help="List views and columns with their units.")] = False,
+) -> int:
+    """Ask the results in SQL (DuckDB). Reads only."""
+    from farm import query as queries
+    from farm.answers import FORMATS
+    from farm.store import Store
+
+    if sql is None and not schema:
+        raise RequestError('give one SELECT, such as: farm query "SELECT * FROM speedups"')
+    answer = queries.schema_table() if schema else queries.query(Store(results, read_only=True), str(sql))
+    wanted = str(format or _by_suffix(output, list(QueryFormat)) or QueryFormat.table)
+    write_to(output, FORMATS[wanted](answer), results)
+    return DONE
+
+
+def _by_suffix(output: Path | None, known: list[str]) -> str | None:
+    """The format that a file's name asks for, where it is one of the `known`."""
+    named = _SUFFIXES.get(output.suffix.lower()) if output else None
+    return named if named in [str(each) for each in known] else None

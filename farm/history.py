@@ -1,0 +1,140 @@
+"""One cell over many runs, and where it changed its level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from farm import speedups
+from farm.compare import Measure
+from farm.errors import RequestError
+from farm.sides import side_of_record
+from farm.step_changes import step_changes
+from farm.store import RunRecord, Store
+from farm.surroundings import differences
+
+_TELLS_APART = ("length", "batch_size", "threads", "device", "hardware_class", "inputs")
+"""What makes cells of one name different ones; the flag of `hardware_class` is --hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which cell: a method's name, and of the rest what is needed to tell its cells apart."""
+
+    method: str
+    length: int | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+    device: str | None = None
+    hardware_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The cell in one run. `value` is a speedup or a latency in ms; None, with `why`, where it has no result."""
+
+    run: str
+    value: float | None
+    low: float | None
+    high: float | None
+    replicas: int
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of level that begins with a run: new speed / old speed, and what differs from the run before."""
+
+    run: str
+    ratio: float
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All runs of one cell, oldest first, and the steps in them."""
+
+    title: str
+    measure: Measure
+    entries: tuple[Entry, ...]
+    steps: tuple[Step, ...]
+
+
+def history_of(store: Store, selection: Selection, measure: Measure) -> History:
+    """The history of one cell. Raises RequestError where no run has it, or the selection names several."""
+    records = {record.run: record for record in store.runs()}
+    found = [
+        row
+        for run in sorted(store.measured_runs(), key=lambda run: _when(records, run))
+        for row in speedups.current(store, run).to_pylist()
+        if _selected(row, selection)
+    ]
+    _require_one_cell(found, selection, store)
+    entries = tuple(_entry(row, measure) for row in found)
+    measured = [entry for entry in entries if entry.value is not None]
+    return History(_title(found[0]), measure, entries, tuple(_steps(measured, records, measure)))
+
+
+def _when(records: Mapping[str, RunRecord], run: str) -> tuple[int, str]:
+    """By the time recorded; the name of a run without a record begins with its time, too."""
+    record = records.get(run)
+    return (record.created_unix_ns if record else 0, run)
+
+
+def _selected(row: Mapping[str, Any], selection: Selection) -> bool:
+    if row["name"] != selection.method or row["role"] == "twin":
+        return False
+    asked = {name: getattr(selection, name, None) for name in _TELLS_APART}
+    return all(value is None or row[name] == value for name, value in asked.items())
+
+
+def _require_one_cell(rows: Sequence[Mapping[str, Any]], selection: Selection, store: Store) -> None:
+    if not rows:
+        names = sorted(
+            {row["name"] for run in store.measured_runs() for row in speedups.current(store, run).to_pylist()}
+        )
+        raise RequestError(f"no run in {store.root} has {_asked(selection)}; methods there: {', '.join(names)}")
+    for name in _TELLS_APART:
+        values = sorted({row[name] for row in rows if row[name] is not None})
+        if len(values) > 1:
+            flag = "--hardware" if name == "hardware_class" else f"--{name.replace('_', '-')}"
+            raise RequestError(f"{selection.method} was measured with several: name one with {flag}: {_listed(values)}")
+
+
+def _asked(selection: Selection) -> str:
+    asked = [f"{name} {value}" for name in _TELLS_APART if (value := getattr(selection, name, None)) is not None]
+    return " at ".join([selection.method, *asked])
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _entry(row: Mapping[str, Any], measure: Measure) -> Entry:
+    if row["status"] != "ok" or row["speedup"] is None:
+        why = "; ".join(row["reasons"] or ())
+        return Entry(row["run"], None, None, None, row["replicas"], f"{row['status']}{f': {why}' if why else ''}")
+    if measure == "speedup":
+        return Entry(row["run"], row["speedup"], row["speedup_low"], row["speedup_high"], row["replicas"], None)
+    return Entry(row["run"], row["latency_p50_ns"] / 1e6, None, None, row["replicas"], None)
+
+
+def _steps(measured: Sequence[Entry], records: Mapping[str, RunRecord], measure: Measure) -> Iterator[Step]:
+    """The steps with their sizes: geometric means of the levels on both sides."""
+    logs = [math.log(entry.value) for entry in measured if entry.value]
+    places = step_changes(logs)
+    edges = [0, *places, len(logs)]
+    for before, place, after in zip(edges[:-2], places, edges[2:], strict=True):
+        rise = fmean(logs[place:after]) - fmean(logs[before:place])
+        old, new = (records.get(measured[at].run) for at in (place - 1, place))
+        changed = tuple(differences(side_of_record(old), side_of_record(new))) if old and new else ()
+        yield Step(measured[place].run, math.exp(rise if measure == "speedup" else -rise), changed)
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+    place = f"{row['device'].upper()}; {row['hardware_class']}; {threads}; batch size {row['batch_size']}"
+    return f"{row['name']} at {row['length']} tokens; {place}"

@@ -1,0 +1,1 @@
+"""What `farm best --export` writes beside an artifact: programs that need nothing of the farm, copied as they are."""

@@ -1,0 +1,73 @@
+"""Claims about one cell over many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from measured import SPEEDUPS
+from several_runs import run_name, store_of
+
+from farm.cli.commands import run_app
+from farm.cli.history_text import lines
+from farm.errors import RequestError
+from farm.history import Selection, history_of
+from farm.store import Store
+
+RUNS = 12
+CHANGED = 7
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A dozen runs; from the eighth on another library, and quantization gains less."""
+    old = {"lengths": (64,), "replicas": 1, "record": {"environment": {"libraries": {"torch": "2.12"}}}}
+    new = {
+        "lengths": (64,),
+        "replicas": 1,
+        "speedups": {**SPEEDUPS, "quantized": 1.6},
+        "record": {"environment": {"libraries": {"torch": "2.13"}}},
+    }
+    return store_of(tmp_path_factory.mktemp("results"), *[old] * CHANGED, *[new] * (RUNS - CHANGED))
+
+
+def test_a_step_is_marked_where_it_began_with_what_changed_there(store: Store) -> None:
+    found = history_of(store, Selection("quantized", 64), "speedup")
+    assert [entry.run for entry in found.entries] == [run_name(number) for number in range(RUNS)]
+    (step,) = found.steps
+    assert step.run == run_name(CHANGED)
+    assert step.ratio == pytest.approx(1.6 / 1.9, rel=0.03)
+    assert step.differences == ("Libraries: torch 2.12 -> 2.13.",)
+    assert any("slower, 0.8" in line for line in lines(found))
+
+
+def test_a_cell_that_stayed_shows_no_step(store: Store) -> None:
+    assert history_of(store, Selection("onnxruntime", 64), "speedup").steps == ()
+
+
+def test_a_latency_that_grew_is_slower(store: Store) -> None:
+    (step,) = history_of(store, Selection("quantized", 64), "latency").steps
+    assert step.ratio < 1
+
+
+def test_a_run_without_a_result_keeps_its_line(tmp_path: Path) -> None:
+    broken = {"lengths": (64,), "replicas": 1, "status": "failed", "reasons": ["crashed"]}
+    store = store_of(tmp_path, {"lengths": (64,), "replicas": 1}, broken)
+    found = history_of(store, Selection("quantized"), "speedup")
+    assert [entry.why for entry in found.entries] == [None, "failed: crashed"]
+    assert any("Too few runs" in line for line in lines(found))
+
+
+def test_several_cells_of_a_name_are_asked_about(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"replicas": 1})
+    with pytest.raises(RequestError, match="--length: 64, 128"):
+        history_of(store, Selection("quantized"), "speedup")
+    with pytest.raises(RequestError, match="methods there: onnxruntime"):
+        history_of(store, Selection("nothing"), "speedup")
+
+
+def test_the_command_prints_a_line_for_each_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["history", "quantized", str(store.root), "--length", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert all(run_name(number) in printed for number in range(RUNS))
+    assert "E-divisive" in printed

@@ -1,0 +1,158 @@
+"""Claims about `farm table` and `farm query` as commands: formats, files, columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from several_runs import run_name, store_of
+
+from farm.cli.commands import run_app
+from farm.columns import AT_LENGTHS, COLUMNS
+from farm.results import Results
+
+SELECT = "SELECT name, length, reasons, first_call_ms, replicas FROM cells ORDER BY length, name, role"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    store_of(folder, {"replicas": 2})
+    return folder
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert run_app([*arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_an_answer_comes_in_every_format(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask = ["query", SELECT, str(results), "--format"]
+    rows = json.loads(printed(capsys, *ask, "json"))
+    assert rows[0]["reasons"] == [] and rows[0]["replicas"] == 2
+    assert next(csv.DictReader(io.StringIO(printed(capsys, *ask, "csv"))))["replicas"] == "2"
+    assert len(printed(capsys, *ask, "table").splitlines()) == len(rows) + 1
+    assert len(printed(capsys, *ask, "markdown").splitlines()) == len(rows) + 2
+
+
+def test_a_file_says_its_format_by_its_name(results: Path, tmp_path: Path) -> None:
+    for name in ("a.parquet", "a.csv", "a.json", "a.md"):
+        assert run_app(["query", SELECT, str(results), "-o", str(tmp_path / name)]) == 0
+    whole = pq.read_table(tmp_path / "a.parquet")
+    assert whole.column("replicas").to_pylist() == pd.read_csv(tmp_path / "a.csv")["replicas"].tolist()
+    assert len(json.loads((tmp_path / "a.json").read_text())) == whole.num_rows
+    assert (tmp_path / "a.md").read_text().startswith("|")
+
+
+def test_numbers_that_are_missing_leave_whole_numbers_whole(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT CASE WHEN length = 64 THEN length END AS n FROM cells ORDER BY n NULLS LAST"
+    out = printed(capsys, "query", sql, str(results), "--format", "csv")
+    assert "64\n" in out and "64.0" not in out
+
+
+def test_an_answer_never_replaces_a_result(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = next((results / "measurements").rglob("*.parquet"))
+    before = part.read_bytes()
+    assert run_app(["query", SELECT, str(results), "-o", str(part)]) == 2
+    assert "among the results" in capsys.readouterr().err
+    assert part.read_bytes() == before
+
+
+def test_the_schema_comes_in_every_format_with_units(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, "query", "--schema", "--format", "json"))
+    assert {"view", "name", "kind", "about"} == set(rows[0])
+    assert any(row["name"] == "latency_p99_ms" and "milliseconds" in row["about"] for row in rows)
+
+
+def test_a_table_shows_the_chosen_columns_and_no_others(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "speedup,accuracy,size")
+    assert re.search(r"quantized +1\.\d\dx +1\.\d\dx\n", out), "speedups without latency or interval"
+    assert "size" in out and "peak RSS" not in out and "verdict" not in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_columns_of_methods_alone_leave_the_lengths_out(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "verdict,memory")
+    assert "tokens" not in out.split("A/A twin")[0]
+    assert "900" in out
+
+
+def test_all_columns_at_once_fit_a_hundred_characters(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "table", str(results), "--columns", ",".join([*AT_LENGTHS, *COLUMNS]))
+    assert max(map(len, out.splitlines())) <= 100
+    assert "verdict" in out
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["table", str(results), "--columns", "speed"]) == 2
+    said = capsys.readouterr().err
+    assert "no column speed" in said and "speedup" in said
+    assert "geometric mean" in printed(capsys, "table", "--columns", "help")
+
+
+def test_csv_has_the_chosen_fields_beside_what_tells_rows_apart(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "speedup,size", "--format", "csv")
+    head = out.splitlines()[0].split(",")
+    assert {"name", "length", "speedup", "artifact_bytes"} <= set(head)
+    assert "latency_p50_ns" not in head
+
+
+def test_latex_is_a_table_with_its_special_characters_escaped(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "table", str(results), "--format", "latex")
+    assert out.count("\\begin{tabular}") == out.count("\\end{tabular}") == 3, "lengths, methods, costs"
+    assert "\\toprule" in out and "accuracy \\%" in out
+    body = "\n".join(line for line in out.splitlines() if not line.startswith("% "))
+    assert not re.findall(r"(?<!\\)[%#_$]", body)
+    for tabular in body.split("\\begin{tabular}")[1:]:
+        rows = [line for line in tabular.splitlines() if line.endswith("\\\\")]
+        assert len({line.count(" & ") for line in rows}) == 1
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag != "br":
+            self.open.append(tag)
+        assert not {name for name, _ in attrs} & {"src", "href", "onclick"}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_html_is_one_element_that_needs_nothing_from_elsewhere(results: Path) -> None:
+    page = Results(results)._repr_html_()
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == [] and tags.seen[0] == "div"
+    assert not {"script", "link", "img", "iframe"} & set(tags.seen)
+    assert "url(" not in page and "@import" not in page
+    assert 'scope="row"' in page and "<caption>" in page
+
+
+def test_html_sets_no_colour_of_text_so_that_dark_pages_stay_readable(results: Path) -> None:
+    (style,) = re.findall(r"<style>(.*?)</style>", Results(results)._repr_html_(), re.DOTALL)
+    assert set(re.findall(r"[ {;]color: *([^;}]+)", style)) == {"inherit"}
+    assert all(float(alpha) < 0.5 for alpha in re.findall(r"rgba\([^)]*, *([.\d]+)\)", style))
+
+
+def test_a_table_goes_to_a_file(results: Path, tmp_path: Path) -> None:
+    assert run_app(["table", str(results), "--run", run_name(0), "-o", str(tmp_path / "t.tex")]) == 0
+    assert "\\begin{tabular}" in (tmp_path / "t.tex").read_text()
