@@ -36,7 +36,8 @@ def open_run(
 ) -> OpenRun:
     """Continue the newest unfinished run with the same suite, model, texts, hardware and libraries, or begin a new one.
 
-    `texts_sha256` is that of the labelled texts, None without any. `fresh` begins a new one in any case. Raises ResultsError where the record cannot be written.
+    `texts_sha256` is that of the labelled texts, None without any. `fresh` begins a new one in any case.
+    Raises ResultsError where the record cannot be written.
     """
     classes = sorted({cohort.hardware_class for cohort in plan.cohorts})
     # A run that takes every class goes on with whichever nodes are up.
