@@ -138,7 +138,7 @@ def plan(
 
     shown = preview(suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings), address)
     console = _console()
-    console.print(shown.heading, highlight=False, soft_wrap=True)
+    console.print(shown.heading, highlight=False, soft_wrap=True, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in shown.columns:
         table.add_column(column)
@@ -146,7 +146,7 @@ def plan(
         table.add_row(*row)
     console.print(table)
     for line in shown.footer:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return DONE
 
 
@@ -220,7 +220,7 @@ def methods() -> int:
         here = ", ".join(runnable) or "no"
         told = reasons if machine.gpus or not runnable else []
         about = f"{method.about} ({told[0]})" if told else method.about
-        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
+        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, escape(about))
     _console().print(table)
     return DONE
 
