@@ -87,7 +87,7 @@ class Crew:
         self._listener = listener
         self._plan_for = plan_for
         self._patience_s = patience_s
-        self._more_work = asyncio.Event()
+        self._idle: dict[asyncio.Future[None], Sequence[Slot]] = {}
         self._complete = asyncio.Event()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._useless: set[str] = set()
@@ -121,7 +121,8 @@ class Crew:
                 await asyncio.wait_for(self._complete.wait(), POLL_S)
             except TimeoutError:
                 continue
-        self._tell_of_work()
+        for waiting in self._idle:
+            waiting.cancel()
 
     def _welcome(self, group: asyncio.TaskGroup, node_id: str, slots: Sequence[Slot]) -> None:
         """Let a node that is new take part, if the run has work for its kind."""
@@ -140,6 +141,7 @@ class Crew:
     def _let_go(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
             self._schedule.leave(slot)
+        self._tell_of_work(len(self._idle))  # it may have been told of a job that it did not take any more
 
     def _bear_idleness(self, idle_s: float) -> None:
         """Say once what is waited for; raise FarmError when it has been long enough."""
@@ -162,13 +164,14 @@ class Crew:
         working: dict[Slot, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while not self._schedule.complete:
-                more_work = asyncio.ensure_future(self._more_work.wait())
+                for slot in self._next_to_work(slots, working):
+                    working[slot] = group.create_task(self._work(slot))
+                more_work = asyncio.get_running_loop().create_future()
+                self._idle[more_work] = [slot for slot in slots if slot not in working]
                 try:
-                    for slot in self._next_to_work(slots, working):
-                        working[slot] = group.create_task(self._work(slot))
                     await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    more_work.cancel()
+                    del self._idle[more_work]
                 working = {slot: task for slot, task in working.items() if not task.done()}
 
     def _next_to_work(self, slots: Sequence[Slot], working: Collection[Slot]) -> list[Slot]:
@@ -250,18 +253,21 @@ class Crew:
     async def _publish(self, job: Job, log: ReplicaLog) -> None:
         before = self._schedule.total
         await self._ledger.publish(job, log, self._schedule)
-        if self._schedule.total > before:
-            self._tell_of_work()
+        self._tell_of_work(self._schedule.total - before)
 
     def _give_back(self, job: Job | None) -> None:
         if job is not None:
             self._schedule.give_back(job)
-            self._tell_of_work()
+            self._tell_of_work(1)
 
-    def _tell_of_work(self) -> None:
-        """Wake the workers that found nothing to do."""
-        self._more_work.set()
-        self._more_work = asyncio.Event()
+    def _tell_of_work(self, jobs: int) -> None:
+        """Wake as many of the workers that found nothing to do as there are jobs that are new to them."""
+        for waiting, slots in list(self._idle.items()) if jobs else ():
+            if not waiting.done() and any(self._schedule.has_work(slot) for slot in slots):
+                waiting.set_result(None)
+                jobs -= 1
+            if not jobs:
+                return
 
     def _tell_once(self, message: str, remedy: str) -> None:
         if message not in self._told:
