@@ -28,7 +28,7 @@ Files = Mapping[str, tuple[int, str]]
 
 
 class Cargo:
-    """A folder that other nodes may need, as a model's; its path there is the same unless `there` names another."""
+    """A folder that other nodes may need, such as a model's; its path there is the same, or `there`."""
 
     def __init__(self, folder: str, there: str | None = None) -> None:
         self._folder = Path(folder)
@@ -42,8 +42,10 @@ class Cargo:
         Raises FarmError where the node cannot keep it, RayError where the node goes away.
         """
         on_its_way = self._brought.get(node_id)
-        if on_its_way is None or (on_its_way.done() and on_its_way.exception() is not None):
+        if on_its_way is None or _failed(on_its_way):
             on_its_way = self._brought[node_id] = asyncio.ensure_future(self._bring(node_id))
+            # Whoever waits may be cancelled when the node goes: then nobody asks how this ended.
+            on_its_way.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         await asyncio.shield(on_its_way)
 
     async def _bring(self, node_id: str) -> None:
@@ -114,6 +116,10 @@ def has(folder: str, files: Files) -> bool:
         (path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items()
     )
     return same_size and {name: each for name, each in describe(path).items() if name in files} == dict(files)
+
+
+def _failed(ended: asyncio.Future[None]) -> bool:
+    return ended.done() and (ended.cancelled() or ended.exception() is not None)
 
 
 def _piece(path: Path, begin: int) -> Any:

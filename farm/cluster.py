@@ -14,8 +14,9 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from farm import slots
+from farm.cargo import Cargo
 from farm.cohort import CohortProcess
-from farm.errors import RequestError
+from farm.errors import FarmError, RequestError
 from farm.events import Notice
 from farm.hardware import admits, label_of, nothing_fits
 from farm.records import Failure, Machine, Slot
@@ -56,6 +57,7 @@ class RayCluster:
         self._up: set[str] = set()
         self._told: set[str] = set()
         self._wish = NodeWish(bench.suite)
+        self._cargo = Cargo(bench.model.folder)
         self.machines: dict[str, Machine] = {}
 
     def first_slots(self) -> list[Slot]:
@@ -104,6 +106,7 @@ class RayCluster:
         cohort = remote.remote(slot, self._suite.limits, self._bench.effort.turn_calls)
         try:
             await self._lock(cohort, slot)
+            await self._bring_model(slot)
             await prepare_replica(log, cohort, self._bench)
             started = time.monotonic()
             await measure_replica(log, cohort, self._bench, share_s, parts)
@@ -176,6 +179,13 @@ class RayCluster:
                 self._bench.listener.on(Notice(message, "waiting until it is done"))
             await asyncio.sleep(LOCK_POLL_S)
 
+    async def _bring_model(self, slot: Slot) -> None:
+        """Let the node have the model; one that cannot keep it is as good as none."""
+        try:
+            await self._cargo.bring(slot.node_id)
+        except FarmError as error:
+            raise ReplicaLostError(Failure("failed", str(error))) from error
+
     async def _end(self, cohort: Any, slot: Slot) -> None:
         """End a cohort and all its processes, politely first where its node is up."""
         if slot.node_id in self._up:
@@ -188,11 +198,13 @@ class RayCluster:
 
 async def _wait_for_answer(node_id: str) -> None:
     """Return when the node answers. One that does not is gone or going: that takes as long as Ray needs to be sure."""
-    with contextlib.suppress(RayError, TimeoutError):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(NODE_DEATH_S):
-            await slots.ask_machine(node_id)
-            return
-    await asyncio.sleep(NODE_DEATH_S)
+            while True:
+                with contextlib.suppress(RayError):  # a node short of memory kills even those who only ask
+                    await slots.ask_machine(node_id)
+                    return
+                await asyncio.sleep(UP_POLL_S)
 
 
 class NodeWish:

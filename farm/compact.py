@@ -46,16 +46,18 @@ def compact(source: str | Place, destination: str | Place, listener: Listener) -
     writer = Store(destination)
     runs = sorted(reader.measured_runs())
     replicas = parts = rows = 0
-    for done, run in enumerate(runs):
-        listener.on(Step("compact", done, len(runs), run))
+    for run in runs:
+        listener.on(Step(f"read {run}", 0, 1))
+        whole = len(reader.published(run))
+        done = 0
         for number, (keys, table) in enumerate(_batches(reader, run)):
             _publish(writer, run, number, keys, table)
             replicas, parts, rows = replicas + len(keys), parts + 1, rows + table.num_rows
+            done += len(keys)
+            listener.on(Step(f"compact {run}", done, whole))
+        speedups.carry_over(reader, writer, run)
     for record in reversed(reader.runs()):
         writer.write_run(record)
-    for run in writer.measured_runs():
-        speedups.current(writer, run)
-    listener.on(Step("compact", len(runs), len(runs)))
     left_out = [each for run in runs for each in reader.damaged(run)] + reader.unreadable_runs()
     return Compacted(len(runs), replicas, parts, rows, tuple(f"{each.path}: {each.why}" for each in left_out))
 
@@ -91,7 +93,7 @@ def _replicas(reader: Store, path: Place) -> Iterator[tuple[ReplicaKey, pa.Table
     for field in missing:
         table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     table = table.select(MEASUREMENT_SCHEMA.names).cast(MEASUREMENT_SCHEMA)
-    keys: list[ReplicaKey] = list(zip(table["cohort"].to_pylist(), table["replica"].to_pylist(), strict=True))
+    keys = [(str(row["cohort"]), int(row["replica"])) for row in table.select(["cohort", "replica"]).to_pylist()]
     for key in dict.fromkeys(keys):
         first = keys.index(key)
         yield key, table.slice(first, keys.count(key))

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.exceptions import FSTimeoutError
 from upath import UPath
 
 from farm.errors import RequestError, ResultsError
@@ -26,9 +28,11 @@ READERS = 16
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """File systems that come with an extra of the farm's own; others are installed as their documentation says."""
 
-# An endpoint that takes the connection and never answers must not hold a run for longer than a folder would. Each of
-# these is tried five times by s3fs.
-_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 1}}}
+ANSWER_S = 60.0
+"""How long one request may take, its retries included. Clients limit connecting and reading, but not every wait: s3fs
+waits for ever for a server that takes a connection and does not say that it wants the object."""
+
+_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 1}}}
 
 
 class ObjectFolder:
@@ -39,16 +43,18 @@ class ObjectFolder:
     def __init__(self, address: str) -> None:
         self.root = _open(address.rstrip("/"))
         self._files: Any = self.root.fs
+        asynchronous = isinstance(self._files, AsyncFileSystem)
+        self._limits: dict[str, Any] = {"timeout": ANSWER_S} if asynchronous else {}
 
     def require_writable(self) -> None:
         """Create one object twice: the second time must be refused. Then delete it."""
         probe = self.root / f".probe.{uuid.uuid4().hex[:8]}"
         with self._explained(self.root, "written", "name another with --results, or mend the access to it"):
-            self._files.pipe_file(probe.path, b"first", mode="create")
+            self._files.pipe_file(probe.path, b"first", mode="create", **self._limits)
             try:
                 exclusive = not self._put_if_new(probe, b"second")
             finally:
-                self._files.rm_file(probe.path)
+                self._files.rm_file(probe.path, **self._limits)
         if not exclusive:
             raise ResultsError(
                 f"{self.root} replaces an object although told to create it only if there is none: two runs could "
@@ -58,7 +64,7 @@ class ObjectFolder:
     def exists(self, place: UPath) -> bool:
         """Whether there is an object of this name, or any below it."""
         with self._explained(place, "read"):
-            return bool(self._files.exists(place.path))
+            return bool(self._files.exists(place.path, **self._limits))
 
     def files(self, below: str, suffix: str) -> list[Entry]:
         """The objects directly in a folder of the root, from one listing."""
@@ -77,7 +83,7 @@ class ObjectFolder:
     def read(self, place: UPath) -> bytes:
         """An object's content."""
         with self._explained(place, "read"):
-            return bytes(self._files.cat_file(place.path))
+            return bytes(self._files.cat_file(place.path, **self._limits))
 
     def create_exclusively(self, place: UPath, content: bytes) -> bool:
         """Create an object; False if there is one of that name."""
@@ -92,7 +98,7 @@ class ObjectFolder:
     def replace(self, place: UPath, content: bytes) -> None:
         """Put an object in place of what was there."""
         with self._explained(place, "written"):
-            self._files.pipe_file(place.path, content)
+            self._files.pipe_file(place.path, content, **self._limits)
 
     def set_aside(self, place: UPath) -> UPath:
         """Copy a damaged object to a name of its own, then delete it."""
@@ -102,7 +108,7 @@ class ObjectFolder:
             if self.create_exclusively(aside, content):
                 break
         with self._explained(place, "deleted"):
-            self._files.rm_file(place.path)
+            self._files.rm_file(place.path, **self._limits)
         return aside
 
     def for_arrow(self, place: UPath) -> tuple[str, Any]:
@@ -114,20 +120,20 @@ class ObjectFolder:
 
     def _put_if_new(self, place: UPath, content: bytes) -> bool:
         try:
-            self._files.pipe_file(place.path, content, mode="create")
+            self._files.pipe_file(place.path, content, mode="create", **self._limits)
         except OSError:
             # Refused, or done and the answer lost, so that the request was repeated and met its own object. Stores
             # differ in how they word a refusal, so what is there decides.
-            if not self._files.exists(place.path):
+            if not self._files.exists(place.path, **self._limits):
                 raise
-            return bool(self._files.cat_file(place.path) == content)
+            return bool(self._files.cat_file(place.path, **self._limits) == content)
         return True
 
     def _list(self, below: str) -> dict[str, dict[str, Any]]:
         folder = self.root / below
         with self._explained(folder, "read"):
             try:
-                listed = self._files.ls(folder.path, detail=True)
+                listed = self._files.ls(folder.path, detail=True, **self._limits)
             except FileNotFoundError:
                 return {}
         named = {info["name"].rstrip("/").rpartition("/")[2]: info for info in listed}
@@ -141,6 +147,9 @@ class ObjectFolder:
             if isinstance(error, ResultsError) or done == "read":
                 raise
             raise ResultsError(_message(place, done, error, remedy)) from error
+        except FSTimeoutError as error:
+            silent = TimeoutError(f"no answer within {ANSWER_S:.0f} s")
+            raise ResultsError(_message(place, done, silent, remedy)) from error
         except Exception as error:  # each file system has exceptions of its own, and no common ancestor of them
             raise ResultsError(_message(place, done, error, remedy)) from error
 

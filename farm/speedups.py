@@ -94,6 +94,13 @@ def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=MEASUREMENT_SCHEMA).select(_COLUMNS)
 
 
+def carry_over(source: Store, destination: Store, run: str) -> None:
+    """Store a run's speedups beside the same measurements elsewhere, if those stored at the source are up to date."""
+    stored = source.read_speedups(run)
+    if stored is not None and (stored.schema.metadata or {}).get(PARTS_KEY) == _origin(source, run):
+        destination.write_speedups(run, stored.replace_schema_metadata({PARTS_KEY: _origin(destination, run)}))
+
+
 def same_within(store: Store, run: str) -> float:
     """The run's "same" margin, a fraction: what its suite says, else 1.5 x the target of its effort."""
     suite = _suite(store, run)

@@ -11,10 +11,9 @@ reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -22,18 +21,13 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.errors import RequestError, ResultsError
-from farm.folders import Entry, Place, open_folder
-from farm.parts import ReplicaKey, UnsoundPartError, as_parquet, check_part, replica_table, replicas_in
+from farm.folders import Place, open_folder
+from farm.inspection import CHECKED_PARQUET, Inspector, by_replica, each, without_doubles
+from farm.parts import ReplicaKey, as_parquet, replica_table
 from farm.schemas import MEASUREMENT_SCHEMA
 
 PARTS_KEY = b"farm.parts"
 """Key in the speedups file's metadata: the parts it was derived from, and how."""
-
-_CHECKED_PARQUET = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
-
-T = TypeVar("T")
 
 
 class RunRecord(BaseModel):
@@ -62,16 +56,6 @@ class Damaged:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part that was looked at: which replicas it holds, or why it is not used."""
-
-    path: Place
-    keys: Sequence[ReplicaKey] = ()
-    why: str | None = None
-    fragment: Any = None
-
-
 class Store:
     """A folder of results, on a disk or in a bucket. All methods raise ResultsError where it cannot be read or written.
 
@@ -87,8 +71,7 @@ class Store:
         self._folder = open_folder(root)
         self.root: Place = self._folder.root
         self.read_only = read_only
-        self._whole: dict[tuple[str, int, str], _Part] = {}
-        self._footers: dict[tuple[str, int, str], _Part] = {}
+        self._parts = Inspector(self._folder)
         if not read_only:
             self._folder.require_writable()
         elif not any(self._folder.exists(self.root / name) for name in ("runs", "measurements")):
@@ -121,12 +104,14 @@ class Store:
 
     def runs(self) -> list[RunRecord]:
         """All readable run records, newest first; `unreadable_runs` names the others."""
-        found = [record for record in self._each(self._try_run, self._run_names()) if isinstance(record, RunRecord)]
+        found = [
+            record for record in each(self._folder, self._try_run, self._run_names()) if isinstance(record, RunRecord)
+        ]
         return sorted(found, key=lambda record: (record.created_unix_ns, record.run), reverse=True)
 
     def unreadable_runs(self) -> list[Damaged]:
         """Run records that cannot be read, each with the reason."""
-        tried = self._each(self._try_run, self._run_names())
+        tried = each(self._folder, self._try_run, self._run_names())
         return [damaged for damaged in tried if isinstance(damaged, Damaged)]
 
     def publish_replica(self, run: str, cohort: str, replica: int, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -156,22 +141,22 @@ class Store:
 
     def published(self, run: str, cohort: str | None = None) -> dict[ReplicaKey, Place]:
         """The sound parts of a run, or of one cohort of it, by (cohort, replica); `damaged` names the others."""
-        return _by_replica(self._checked(run), cohort)
+        return by_replica(self._parts.checked(run), cohort)
 
     def damaged(self, run: str) -> list[Damaged]:
         """Parts of a run that cannot be read or are not what their name says, with the reason."""
-        return [Damaged(part.path, part.why) for part in self._checked(run) if part.why is not None]
+        return [Damaged(part.path, part.why) for part in self._parts.checked(run) if part.why is not None]
 
     def quick_parts(self, run: str) -> dict[ReplicaKey, Place]:
         """The parts of a run whose footer can be read, by (cohort, replica): one small read for each, and remembered.
 
         A part that was damaged in the middle is among them; reading it through `dataset` is then an error.
         """
-        return _by_replica(self._skimmed(run))
+        return by_replica(self._parts.skimmed(run))
 
     def quick_damaged(self, run: str) -> list[Damaged]:
         """The parts of a run that `quick_parts` leaves out, with the reason."""
-        return [Damaged(part.path, part.why) for part in self._skimmed(run) if part.why is not None]
+        return [Damaged(part.path, part.why) for part in self._parts.skimmed(run) if part.why is not None]
 
     def dataset(self, runs: Iterable[str] | None = None) -> ds.Dataset:
         """The measurements of some runs, or of all, to be scanned: MEASUREMENT_SCHEMA, oldest run first.
@@ -180,10 +165,10 @@ class Store:
         held against their checksums in the scan, which raises OSError at a damaged one (`damaged` then says which).
         """
         names = sorted(self.measured_runs() if runs is None else runs)
-        skimmed = [part for run in names for part in _without_doubles(self._skimmed(run))]
+        skimmed = [part for run in names for part in without_doubles(self._parts.skimmed(run))]
         fragments = [part.fragment for part in skimmed if part.fragment is not None]
         _, files = self._folder.for_arrow(self.root)
-        return ds.FileSystemDataset(fragments, MEASUREMENT_SCHEMA, _CHECKED_PARQUET, files)
+        return ds.FileSystemDataset(fragments, MEASUREMENT_SCHEMA, CHECKED_PARQUET, files)
 
     def set_aside(self, part: Place) -> Place:
         """Rename a damaged part to `_<name>.damaged`, so that its replica can be measured again; the new path.
@@ -254,63 +239,6 @@ class Store:
             return self.run(run)
         except ResultsError as error:
             return Damaged(self._run_path(run), str(error))
-
-    def _checked(self, run: str) -> list[_Part]:
-        """Every part of a run, read whole once: parts never change."""
-        return self._looked_at(run, self._whole, self._read)
-
-    def _skimmed(self, run: str) -> list[_Part]:
-        """Every part of a run, its footer read once."""
-        return self._looked_at(run, self._footers, self._skim)
-
-    def _looked_at(
-        self, run: str, known: dict[tuple[str, int, str], _Part], look: Callable[[Entry], _Part]
-    ) -> list[_Part]:
-        entries = self._folder.files(f"measurements/{run}", ".parquet")
-        keys = [(str(entry.place), entry.size_bytes, entry.version) for entry in entries]
-        new = [(key, entry) for key, entry in zip(keys, entries, strict=True) if key not in known]
-        known |= zip((key for key, _ in new), self._each(look, [entry for _, entry in new]), strict=True)
-        return sorted((known[key] for key in keys), key=lambda part: (part.keys or [(part.path.name, -1)])[0])
-
-    def _read(self, entry: Entry) -> _Part:
-        path = entry.place
-        try:
-            return _Part(path, check_part(self._folder.read(path), path.parent.name, path.name))
-        except (UnsoundPartError, ResultsError, OSError) as error:
-            return _Part(path, why=str(error).splitlines()[0])
-
-    def _skim(self, entry: Entry) -> _Part:
-        path = entry.place
-        name, files = self._folder.for_arrow(path)
-        try:
-            fragment = _CHECKED_PARQUET.make_fragment(name, files)
-            metadata = fragment.physical_schema.metadata
-            return _Part(path, replicas_in(path.name, metadata), fragment=fragment)
-        except (UnsoundPartError, OSError, pa.ArrowException) as error:
-            return _Part(path, why=str(error).splitlines()[0])
-
-    def _each(self, look: Callable[[Any], T], things: Sequence[Any]) -> list[T]:
-        if self._folder.readers == 1 or len(things) < 2:
-            return list(map(look, things))
-        with ThreadPoolExecutor(self._folder.readers) as pool:
-            return list(pool.map(look, things))
-
-
-def _by_replica(parts: Iterable[_Part], cohort: str | None = None) -> dict[ReplicaKey, Place]:
-    found = [(key, part.path) for part in _without_doubles(parts) for key in part.keys]
-    return dict(sorted((key, path) for key, path in found if cohort in (None, key[0])))
-
-
-def _without_doubles(parts: Iterable[_Part]) -> list[_Part]:
-    """Sound parts, none of which holds what another one does: where a folder was copied over its compacted self, the
-    parts of many replicas count."""
-    chosen: list[_Part] = []
-    held: set[ReplicaKey] = set()
-    for part in sorted(parts, key=lambda each: -len(each.keys)):
-        if part.why is None and held.isdisjoint(part.keys):
-            chosen.append(part)
-            held.update(part.keys)
-    return sorted(chosen, key=lambda each: each.keys[0])
 
 
 def _as_json(record: RunRecord) -> bytes:

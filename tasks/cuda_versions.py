@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from ctypes.util import find_library
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -41,7 +42,14 @@ def needs_matching_cuda(method: str) -> None:
     Both load the libraries that came with PyTorch's packages, and those of one major version do not serve the other.
     """
     wanted, brought = onnxruntime_cuda(), torch_cuda()
-    if wanted is None or brought is None or wanted == brought or wanted in provided_cuda():
+    if wanted is None or wanted == brought or wanted in provided_cuda():
+        return
+    if brought is None:
+        if find_library("cudnn") is None:
+            raise MethodUnsupportedError(
+                f"{method} needs CUDA {wanted}'s libraries and cuDNN, and nothing here brought them: install a PyTorch "
+                f"built for CUDA {wanted}, or pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
         return
     raise MethodUnsupportedError(
         f"{method}: the installed onnxruntime-gpu is built for CUDA {wanted}, but PyTorch is built for CUDA {brought} "

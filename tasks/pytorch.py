@@ -210,9 +210,9 @@ class TorchMethod(Method):
 
     def check_supported(self, machine: Machine, device: Device) -> None:
         """On a GPU, PyTorch must be built for CUDA; its version says so without importing it."""
-        super().check_supported(machine, device)
-        if device == "cuda":
+        if device == "cuda" and device in self.devices:
             needs_cuda_build(self.id, machine)
+        super().check_supported(machine, device)
 
     def import_runtime(self, model: ModelInfo) -> None:
         """Import the model's own class too."""

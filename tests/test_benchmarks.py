@@ -28,7 +28,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 @pytest.mark.parametrize(
-    "script", ["aa_spread", "peer", "harness_overhead", "report_scale", "scheduling_scale", "raylets", "chaos"]
+    "script",
+    ["aa_spread", "peer", "harness_overhead", "report_scale", "scheduling_scale", "raylets", "chaos", "gpu_matrix"],
 )
 def test_a_script_says_how_it_is_used(script: str) -> None:
     ran = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections.abc import Iterator
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -14,6 +15,7 @@ from buckets import BUCKET, SECRET, outside, served
 from fsspec.implementations.memory import MemoryFileSystem
 from measured import RUN, measured_row, run_record, simulated_cohort
 
+from farm import objects
 from farm.errors import RequestError, ResultsError
 from farm.objects import ObjectFolder
 from farm.results import Results
@@ -79,8 +81,8 @@ def _publish(latency_ms: float, gate: Any, won: Queue[float]) -> None:
 
 def test_of_processes_racing_for_a_bucket_exactly_one_publishes(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
-    gate, won = context.Barrier(3), context.Queue()
-    contenders = [context.Process(target=_publish, args=(10.0 * number, gate, won)) for number in (1, 2, 3)]
+    gate, won = context.Barrier(2), context.Queue()
+    contenders = [context.Process(target=_publish, args=(10.0 * number, gate, won)) for number in (1, 2)]
     for contender in contenders:
         contender.start()
     for contender in contenders:
@@ -185,6 +187,16 @@ def test_a_bucket_that_goes_and_comes_back_loses_nothing(monkeypatch: pytest.Mon
     with served(int(environment["AWS_ENDPOINT_URL"].rpartition(":")[2])):
         assert store.publish_replica(RUN, "c1", 1, rows_of(1))
         assert list(store.published(RUN)) == [("c1", 0), ("c1", 1)]
+
+
+def test_a_bucket_that_takes_the_connection_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "farm")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        with pytest.raises(ResultsError, match="no answer within"):
+            Store(ROOT)
 
 
 @pytest.mark.usefixtures("bucket")

@@ -20,6 +20,16 @@ AUTOSCALER = {
     "RAY_enable_autoscaler_v2": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
 }
+COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+PROVIDER = {
+    # Ray's own for its tests, by its class: by its name, it asks for a file that Ray's package lacks.
+    "type": "external",
+    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+    "head_node_id": HEAD_ID,
+    "launch_multiple": True,
+    "disable_node_updaters": True,
+    "disable_launch_config_check": True,
+}
 GIB = 1024**3
 
 
@@ -31,12 +41,19 @@ def _cluster_of_nothing() -> Iterator[RayNodes]:
         port = free.getsockname()[1]
     worker = {"resources": {"CPU": 1, "object_store_memory": STORE_BYTES}, "node_config": {}, "max_workers": 2}
     types = {colour: worker | {"labels": {"hardware": colour}} for colour in ("blue", "red")}
-    types["head"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0, "labels": {}}
+    types["ray.head.default"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0, "labels": {}}
     config = {
         "cluster_name": "of-nothing",
         "max_workers": 4,
-        "provider": {"type": "fake_multinode", "head_node_id": HEAD_ID, "launch_multiple": True},
-        "head_node_type": "head",
+        "upscaling_speed": 10,
+        "idle_timeout_minutes": 5,
+        **{f"{kind}_commands": [] for kind in COMMANDS},
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "provider": PROVIDER,
+        "head_node_type": "ray.head.default",
         "available_node_types": types,
     }
     identity = {"RAY_CLOUD_INSTANCE_ID": HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}

@@ -10,6 +10,7 @@ import pytest
 from measured import RUN, run_record, simulated_cohort
 
 from farm import compact as compacting
+from farm import speedups
 from farm.compact import compact
 from farm.errors import RequestError, ResultsError
 from farm.events import Silent
@@ -51,6 +52,16 @@ def test_tables_queries_and_single_cohorts_read_compacted_results(source: Store,
     one = few.read_measurements(RUN, cohort="cpu-b1-l64")
     assert set(one["cohort"].to_pylist()) == {"cpu-b1-l64"}
     assert one.to_pylist() == source.read_measurements(RUN, cohort="cpu-b1-l64").to_pylist()
+
+
+def test_speedups_that_were_derived_are_carried_over_as_they_were(source: Store, tmp_path: Path) -> None:
+    speedups.rebuild(source, RUN)
+    compact(source.root, tmp_path / "few", Silent())
+    few = Store(tmp_path / "few", read_only=True)
+    stored = few.read_speedups(RUN)
+    assert stored is not None
+    assert stored.equals(source.read_speedups(RUN))
+    assert speedups.current(few, RUN).schema.metadata == stored.schema.metadata
 
 
 def test_many_replicas_become_several_parts_of_bounded_size(

@@ -168,7 +168,7 @@ def versions(monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-@pytest.mark.parametrize("installed", [(13, 13), (12, 13, {12, 13}), (None, 13), (13, None)])
+@pytest.mark.parametrize("installed", [(13, 13), (12, 13, {12, 13}), (None, 13, {13}), (13, None)])
 def test_runtimes_whose_libraries_are_there_go_together(versions: Any, installed: tuple[Any, ...]) -> None:
     versions(*installed)
     needs_matching_cuda("onnxruntime-fp16")
@@ -178,6 +178,19 @@ def test_runtimes_of_two_cuda_versions_are_refused_with_what_to_install(versions
     versions(12, 13, {12})
     with pytest.raises(MethodUnsupportedError, match=r"built for CUDA 13, but PyTorch is built for CUDA 12 .* pip"):
         needs_matching_cuda("onnxruntime-fp16")
+
+
+@pytest.mark.parametrize("installed", ["libcudnn.so.9", None])
+def test_without_pytorchs_libraries_those_of_the_system_must_do(
+    versions: Any, monkeypatch: pytest.MonkeyPatch, installed: str | None
+) -> None:
+    versions(None, 13)
+    monkeypatch.setattr(cuda_versions, "find_library", lambda _: installed)
+    if installed:
+        needs_matching_cuda("onnxruntime-fp16")
+    else:
+        with pytest.raises(MethodUnsupportedError, match=r"needs CUDA 13's libraries and cuDNN, .*\[cuda,cudnn\]"):
+            needs_matching_cuda("onnxruntime-fp16")
 
 
 def on(**changes: Any) -> Any:
@@ -201,3 +214,16 @@ def test_a_precision_that_the_chip_has_no_units_for_is_unsupported() -> None:
     with pytest.raises(MethodUnsupportedError, match=r"in fp8 \(compute capability 8\.9\); .* has 7\.5"):
         needs_capability("m", on(), "fp8")
     needs_capability("m", on(capability=None), "fp8")
+
+
+def test_what_to_install_is_listed_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Square brackets mean styles to the library that draws tables; those of an extra must come out."""
+    from farm import machine
+    from farm.cli.commands import run_app
+
+    monkeypatch.setattr(machine, "_describe", lambda: on(capability=(9, 0), driver_cuda=13))
+    monkeypatch.setattr("tasks.tensorrt.find_spec", lambda _: None)
+    assert run_app(["methods"]) == 0
+    assert "'inference-farm[tensorrt]'" in "".join(capsys.readouterr().out.split())

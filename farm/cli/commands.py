@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import closing
 from enum import StrEnum
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
 PIPE_WIDTH = 160
 
-COMMAND_MODULES = ("farm.cli.cluster", "farm.cli.report")
+COMMAND_MODULES = ("farm.cli.checking", "farm.cli.cluster", "farm.cli.report")
 """Further commands: each of these adds its own to `app` when it is imported."""
 
 app = typer.Typer(
@@ -138,7 +137,7 @@ def plan(
 
     shown = preview(suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings), address)
     console = _console()
-    console.print(shown.heading, highlight=False, soft_wrap=True)
+    console.print(shown.heading, highlight=False, soft_wrap=True, markup=False)
     table = Table(box=None, pad_edge=False)
     for column in shown.columns:
         table.add_column(column)
@@ -146,7 +145,7 @@ def plan(
         table.add_row(*row)
     console.print(table)
     for line in shown.footer:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return DONE
 
 
@@ -220,34 +219,9 @@ def methods() -> int:
         here = ", ".join(runnable) or "no"
         told = reasons if machine.gpus or not runnable else []
         about = f"{method.about} ({told[0]})" if told else method.about
-        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
+        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, escape(about))
     _console().print(table)
     return DONE
-
-
-class CheckEffort(StrEnum):
-    """How much a self-check measures."""
-
-    quick = "quick"
-    standard = "standard"
-
-
-@app.command()
-def selfcheck(
-    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
-    keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
-) -> int:
-    """Does this machine measure honestly? Exit code 1 if it does not."""
-    from farm.cli.check_text import TEXT_WIDTH, to_rich
-    from farm.selfcheck import AMOUNTS, check
-
-    kept = f"what was measured is in {keep}" if keep else "nothing is kept"
-    left = f"no verdict; {kept}. The same command starts over"
-    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
-        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
-    _console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
-    return DONE if checked.honest else SOME_FAILED
 
 
 @app.callback(invoke_without_command=True)

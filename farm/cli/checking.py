@@ -1,0 +1,40 @@
+"""The command that asks whether this machine measures honestly."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from farm.cli.commands import DONE, SOME_FAILED, app
+from farm.cli.interruption import if_interrupted
+from farm.cli.screen import make_screen
+
+
+class CheckEffort(StrEnum):
+    """How much a self-check measures."""
+
+    quick = "quick"
+    standard = "standard"
+
+
+@app.command()
+def selfcheck(
+    effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
+) -> int:
+    """Does this machine measure honestly? Exit code 1 if it does not."""
+    from farm.cli.check_text import TEXT_WIDTH, to_rich
+    from farm.selfcheck import AMOUNTS, check
+
+    kept = f"what was measured is in {keep}" if keep else "nothing is kept"
+    left = f"no verdict; {kept}. The same command starts over"
+    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
+        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
+    Console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
+    return DONE if checked.honest else SOME_FAILED
