@@ -13,10 +13,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tabulate import tabulate
 
+WIDEST = 60
+"""Columns after which a terminal's cell goes on in the next line; lists and structures are cut there, and whole in
+every other format."""
+
 
 def to_table(answer: pa.Table) -> str:
     """For a terminal; `no rows` where there are none."""
-    return str(_frame(answer).to_string(index=False, na_rep="")) if answer.num_rows else "no rows"
+    if not answer.num_rows:
+        return "no rows"
+    nested = {field.name for field in answer.schema if pa.types.is_nested(field.type)}
+    frame = _frame(answer)
+    cells = [
+        [_cut(_text(value)) if name in nested else _text(value) for name, value in zip(frame.columns, row, strict=True)]
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    return tabulate(
+        cells,
+        [str(name) for name in frame.columns],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right" if _is_number(field.type) else "left" for field in answer.schema],
+        maxcolwidths=WIDEST,
+    )
 
 
 def to_csv(answer: pa.Table) -> str:
@@ -31,8 +50,11 @@ def to_json(answer: pa.Table) -> str:
 
 def to_markdown(answer: pa.Table) -> str:
     """GitHub's Markdown."""
-    frame = _frame(answer).map(lambda value: str(value).replace("|", "\\|") if isinstance(value, str) else value)
-    return tabulate(frame.to_dict("list"), headers="keys", tablefmt="github", missingval="")
+    frame = _frame(answer)
+    cells = [[_text(value).replace("|", "\\|") for value in row] for row in frame.itertuples(index=False, name=None)]
+    aligned = ["right" if _is_number(field.type) else "left" for field in answer.schema]
+    # GitHub's own alignment marks are those of the format `pipe`.
+    return tabulate(cells, list(frame.columns), tablefmt="pipe", disable_numparse=True, colalign=aligned)
 
 
 def to_parquet(answer: pa.Table) -> bytes:
@@ -59,6 +81,21 @@ def _frame(answer: pa.Table) -> pd.DataFrame:
             values = [None if value is None else json.dumps(_plain(value)) for value in answer[place].to_pylist()]
             frame.isetitem(place, np.array(values, dtype=object))
     return frame
+
+
+def _text(value: Any) -> str:
+    """Six digits of what is not whole; nothing for what is missing."""
+    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _plain(value: Any) -> Any:

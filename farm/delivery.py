@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from farm.errors import ResultsError
 from farm.folders import Folder, open_folder
@@ -52,22 +52,26 @@ def lines_of(results: str, run: str, at_home: Collection[str]) -> Iterator[str]:
         yield f"{MARK}{name} {hashlib.sha256(content).hexdigest()} {base64.b64encode(content).decode()}"
 
 
-def unpack(lines: Iterator[str], results: str, run: str) -> bool:
-    """Put the files of a log into `results`; whether there are more to ask for.
+class Unpacked(NamedTuple):
+    """What a delivery brought, by name, and whether there is more to ask for."""
+
+    names: list[str]
+    more: bool
+
+
+def unpack(lines: Iterable[str], results: str, run: str) -> Unpacked:
+    """Put the files of a log into `results`.
 
     Raises ResultsError where they cannot be written, or a line did not arrive as it was sent.
     """
     folder = open_folder(results)
     folder.require_writable()
-    more = False
-    for line in lines:
-        if line.startswith(MARK):
-            _take(folder, run, line)
-        more = more or line.strip() == MORE
-    return more
+    told = list(lines)
+    names = [_take(folder, run, line) for line in told if line.startswith(MARK)]
+    return Unpacked(names, more=MORE in map(str.strip, told))
 
 
-def _take(folder: Folder[Any], run: str, line: str) -> None:
+def _take(folder: Folder[Any], run: str, line: str) -> str:
     name, sha256, encoded = line.removeprefix(MARK).split()
     kind = next((kind for kind in _kinds(run) if _holds(kind, name)), None)
     content = base64.b64decode(encoded)
@@ -77,6 +81,7 @@ def _take(folder: Folder[Any], run: str, line: str) -> None:
         folder.replace(folder.root / name, content)
     else:
         folder.create_exclusively(folder.root / name, content)
+    return name
 
 
 def _kinds(run: str) -> tuple[_Kind, ...]:

@@ -67,7 +67,8 @@ def run_suite(
         found = cluster.first_slots()
         resolve_devices(suite, list(cluster.machines.values()))
         plan = make_plan(suite, model, found, cluster.machines)
-        opened = open_run(store, plan, describe_environment(), command, fresh)
+        texts = bench.evaluation.sha256 if bench.evaluation else None
+        opened = open_run(store, plan, describe_environment(), command, texts_sha256=texts, fresh=fresh)
         with logged(store, opened.record.run, listener) as book:
             bench.listener = book
             _tell(plan, opened, book)

@@ -25,15 +25,24 @@ class OpenRun:
     continued: bool
 
 
-def open_run(store: Store, plan: Plan, environment: Mapping[str, Any], command: str, fresh: bool) -> OpenRun:
-    """Continue the newest unfinished run with the same suite, model, hardware and libraries, or begin a new one.
+def open_run(
+    store: Store,
+    plan: Plan,
+    environment: Mapping[str, Any],
+    command: str,
+    *,
+    texts_sha256: str | None = None,
+    fresh: bool = False,
+) -> OpenRun:
+    """Continue the newest unfinished run with the same suite, model, texts, hardware and libraries, or begin a new one.
 
-    `fresh` begins a new one in any case. Raises ResultsError where the record cannot be written.
+    `texts_sha256` is that of the labelled texts, None without any. `fresh` begins a new one in any case.
+    Raises ResultsError where the record cannot be written.
     """
     classes = sorted({cohort.hardware_class for cohort in plan.cohorts})
     # A run that takes every class goes on with whichever nodes are up.
     fixed = [] if takes_every_class(plan.suite.hardware) else classes
-    identity = request_sha256(plan.suite, plan.model.sha256, fixed, environment["libraries"])
+    identity = request_sha256(plan.suite, plan.model.sha256, fixed, environment["libraries"], texts_sha256)
     if not fresh:
         for record in store.runs():
             if record.request_sha256 == identity and record.finished_unix_ns is None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from farm.records import Cell, Device
 
-AT_ONCE: Mapping[Device, int] = {"cpu": 1, "cuda": 6}
+AT_ONCE: Mapping[Device, int] = {"cpu": 1, "cuda": 8}
 """On a CPU one cell's work keeps every core busy. For a GPU it keeps a core or two busy with a compiler and the GPU
 idle: one after the other, the methods of a whole suite would take an hour, of which the GPU works minutes."""
 

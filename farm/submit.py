@@ -148,10 +148,10 @@ class Jobs:
 
         Raises ResultsError where they cannot be written, FarmError where the cluster did not give them.
         """
-        more = True
+        names, more = delivery.at_home(results, run), True
         while more:
-            log = self._deliver(run, delivery.at_home(results, run))
-            more = delivery.unpack(iter(log.splitlines()), results, run)
+            brought = delivery.unpack(self._deliver(run, names).splitlines(), results, run)
+            names, more = [*names, *brought.names], brought.more
 
     def _deliver(self, run: str, at_home: list[str]) -> str:
         """Let a small job on the head node write a run's files to its log; the log."""

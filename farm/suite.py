@@ -154,10 +154,17 @@ class Suite(Strict):
 
 
 def request_sha256(
-    suite: Suite, model_sha256: str, hardware_classes: Sequence[str], versions: Mapping[str, str]
+    suite: Suite,
+    model_sha256: str,
+    hardware_classes: Sequence[str],
+    versions: Mapping[str, str],
+    texts_sha256: str | None = None,
 ) -> str:
-    """Hash of everything that makes two runs the same request: continuing one must not mix different ones."""
-    identity = [suite.resolved(), model_sha256, sorted(hardware_classes), dict(versions)]
+    """Hash of everything that makes two runs the same request: continuing one must not mix different ones.
+
+    `texts_sha256` is that of the labelled texts: a file of them may change under its name.
+    """
+    identity = [suite.resolved(), model_sha256, sorted(hardware_classes), dict(versions), texts_sha256]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 

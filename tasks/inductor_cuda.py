@@ -118,8 +118,9 @@ class CompileOnGpu(TorchCompileFp32):
         return {**super().depends_on(workload), "gpus": gpu_names(), "mode": self.mode}
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
-        """Compile once, with a few compilers at a time, and save what Inductor would otherwise do again."""
-        limit_compilers()
+        """Compile once and save what Inductor would otherwise do again; with few compilers where others compile too."""
+        if not self.prepares_alone:
+            limit_compilers()
         super().prepare(model, workload, folder)
 
     def _compiled(self, model: ModelInfo, workload: Workload) -> GpuCompiled:

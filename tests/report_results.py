@@ -88,6 +88,10 @@ def _row(
         "bytes_read": 10**8,
         "accuracy": 0.88 + 0.0005 * (len(name) % 7),
         "artifact_bytes": int(260e6 / speedup**0.5),
+        "gate": "pass",
+        "max_drop_points": 0.5,
+        "baseline_right_only": 3 if role == "candidate" else 0,
+        "method_right_only": 2 if role == "candidate" else 0,
         "warmup_calls": 9,
         "round_cpu_ns": [10**8] * rounds,
     }

@@ -15,9 +15,10 @@ from buckets import BUCKET, SECRET, outside, served
 from fsspec.implementations.memory import MemoryFileSystem
 from measured import RUN, measured_row, run_record, simulated_cohort
 
-from farm import objects
+from farm import objects, summaries
 from farm.errors import RequestError, ResultsError
 from farm.objects import ObjectFolder
+from farm.query import query
 from farm.results import Results
 from farm.store import Store
 
@@ -125,6 +126,19 @@ def test_tables_and_queries_work_from_a_bucket(store: Store) -> None:
     results = Results(ROOT)
     assert "pytorch" in results.table()
     assert results.sql("SELECT count(DISTINCT replica) AS n FROM replicas")["n"].tolist() == [2]
+
+
+def test_what_a_query_keeps_of_a_bucket_holds_until_the_bucket_changes(
+    store: Store, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "KEPT_FROM_PARTS", 1)
+    select = "SELECT max(replicas) AS replicas, max(samples) AS samples FROM cells"
+    for replica in range(2):
+        store.publish_replica(RUN, "c1", replica, rows_of(replica))
+        for _ in range(2):
+            found = query(Store(ROOT, read_only=True), select).to_pylist()
+            assert found == [{"replicas": replica + 1, "samples": 15 * (replica + 1)}]
+    assert {path.suffix for path in (empty_cache / "summaries").iterdir()} == {".parquet"}
 
 
 def test_a_run_is_finished_in_place_and_the_unreadable_one_is_named(store: Store, bucket: Any) -> None:

@@ -53,6 +53,7 @@ PURE = (
     "report.chart_parts",
     "report.charts_found",
     "report.charts_samples",
+    "report.charts_trade",
     "report.charts_trust",
     "report.content",
     "report.labels",

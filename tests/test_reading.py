@@ -38,7 +38,7 @@ def test_an_answer_comes_in_every_format(results: Path, capsys: pytest.CaptureFi
     rows = json.loads(printed(capsys, *ask, "json"))
     assert rows[0]["reasons"] == [] and rows[0]["replicas"] == 2
     assert next(csv.DictReader(io.StringIO(printed(capsys, *ask, "csv"))))["replicas"] == "2"
-    assert len(printed(capsys, *ask, "table").splitlines()) == len(rows) + 1
+    assert len(printed(capsys, *ask, "table").splitlines()) == len(rows) + 2
     assert len(printed(capsys, *ask, "markdown").splitlines()) == len(rows) + 2
 
 
@@ -55,6 +55,15 @@ def test_numbers_that_are_missing_leave_whole_numbers_whole(results: Path, capsy
     sql = "SELECT CASE WHEN length = 64 THEN length END AS n FROM cells ORDER BY n NULLS LAST"
     out = printed(capsys, "query", sql, str(results), "--format", "csv")
     assert "64\n" in out and "64.0" not in out
+
+
+def test_a_terminal_gets_cells_of_a_width_that_can_be_read(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sql = "SELECT range(100) AS nested, repeat('word ', 40) AS long, 1 / 3 AS third, '2.10' AS version, NULL AS nothing"
+    out = printed(capsys, "query", sql, str(results))
+    assert max(map(len, out.splitlines())) <= 2 * 60 + 40
+    assert "..." in out and out.count("word") == 40
+    assert "0.333333 " in out and "2.10" in out
+    assert "99]" in printed(capsys, "query", sql, str(results), "--format", "csv")
 
 
 def test_an_answer_never_replaces_a_result(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,13 +65,6 @@ def _choose(driver: Any, button: str) -> None:
     driver.find_element("css selector", f"article:not([hidden]) button[data-choose={button}]").click()
 
 
-def _settled(driver: Any) -> None:
-    """Wait for the next two frames, and what was asked for before them."""
-    driver.execute_async_script(
-        "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 300);"
-    )
-
-
 def test_every_plot_is_drawn_and_the_console_stays_empty(opened: Any) -> None:
     marks = _marks(opened)
     assert set(marks) == set(PLOTS)
@@ -91,13 +84,13 @@ def test_a_method_that_is_not_chosen_leaves_plots_and_tables(opened: Any) -> Non
     rows = opened.execute_script(shown)
     opened.execute_script("document.querySelector('article:not([hidden]) form details').open = true")
     opened.find_element("css selector", "article:not([hidden]) input[value=onnxruntime-fused]").click()
-    _settled(opened)
+    drawn(opened)
     after = _marks(opened)
     for plot in ("speedup", "latency", "trade-off", "distribution", "rounds", "drift", "start"):
         assert after[plot] < before[plot], plot
     assert opened.execute_script(shown) < rows
     _choose(opened, "all")
-    _settled(opened)
+    drawn(opened)
     assert _marks(opened) == before
     assert opened.execute_script(shown) == rows
 
@@ -109,7 +102,7 @@ def test_single_calls_and_rounds_are_those_of_the_chosen_length(opened: Any) -> 
         "const choice = document.querySelector('select[name=length_tokens]'); choice.value = '256';"
         "choice.dispatchEvent(new Event('change', { bubbles: true }))"
     )
-    _settled(opened)
+    drawn(opened)
     assert opened.execute_script(axis) != before
 
 
@@ -118,6 +111,8 @@ def test_another_set_of_conditions_is_shown_when_it_is_asked_for(opened: Any) ->
     drawn(opened)
     visible = "return [...document.querySelectorAll('article:not([hidden])')].map((each) => each.dataset.number)"
     assert opened.execute_script(visible) == ["1"]
+    opened.execute_script("location.hash = '#answer'")
+    assert opened.execute_script(visible) == ["1"], "a link within the page does not lead back to the first"
     assert all(count > 0 for count in _marks(opened).values())
     assert opened.get_log("browser") == []
 

@@ -196,8 +196,10 @@ def test_the_founding_suite_is_the_founding_experiment() -> None:
 
 
 def _request(suite: Suite | None = None, **changes: Any) -> str:
-    facts: dict[str, Any] = {"model": "m", "classes": ["a", "b"], "versions": {"torch": "2.11"}} | changes
-    return request_sha256(suite or load_suite(None), facts["model"], facts["classes"], facts["versions"])
+    facts: dict[str, Any] = {"model": "m", "classes": ["a", "b"], "versions": {"torch": "2.11"}, "texts": None}
+    facts |= changes
+    order = (facts["model"], facts["classes"], facts["versions"], facts["texts"])
+    return request_sha256(suite or load_suite(None), *order)
 
 
 def test_a_request_is_the_same_whatever_the_order_of_hardware_and_libraries() -> None:
@@ -216,7 +218,8 @@ def test_a_request_is_the_same_whatever_the_order_of_hardware_and_libraries() ->
         {"model": "n"},
         {"classes": ["a"]},
         {"versions": {"torch": "2.12"}},
+        {"texts": "t"},
     ],
 )
-def test_a_request_changes_with_suite_model_hardware_and_libraries(change: dict[str, Any]) -> None:
+def test_a_request_changes_with_suite_model_texts_hardware_and_libraries(change: dict[str, Any]) -> None:
     assert _request(**change) != _request()

@@ -31,6 +31,7 @@ from farm.cli.commands import (
 from farm.cli.interruption import if_interrupted
 from farm.cli.screen import error_console, make_screen
 from farm.errors import FarmError, RequestError
+from farm.folders import open_folder
 
 if TYPE_CHECKING:
     from farm.job_log import JobEvent
@@ -78,6 +79,8 @@ def submit(
             return _list(jobs)
         return _stop(jobs, str(stop)) if attach is None else _follow(jobs, attach, results, quiet)
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
+    if "://" not in results:
+        open_folder(results).require_writable()  # or they could not come home after all that was measured
     jobs = Jobs(address)
     command = shlex.join(["farm", *sys.argv[1:]])
     job = jobs.submit(wanted, results if "://" in results else "", fresh, command)

@@ -221,7 +221,7 @@ def _replicas(judged: Entrant | None) -> int:
 def _one_replica(winner: Entrant, choice: Choice) -> bool:
     judged = choice.leader if winner.is_baseline else winner
     kinds = {row.get("interval") for row in judged.rows} if judged is not None else set()
-    return bool(kinds & {"one-replica", "one-round"})
+    return _replicas(judged) == 1 or bool(kinds & {"one-replica", "one-round"})
 
 
 def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:

@@ -141,8 +141,17 @@ def _ticks(values: Sequence[float]) -> list[float]:
 _TITLES = {
     "name": "method", "at": "tokens", "speedup": "times as fast", "interval": "95 % interval", "verdict": "verdict",
     "length": "tokens", "latency": "median, ms", "share": "of the machine's limit", "accuracy": "accuracy, %",
+    "change": "change, points",
     "mb": "MB on disk", "kind": "judged", "what": "step", "took": "seconds", "minutes": "minutes since the start",
     "apart": "% from its median", "state": "state", "reasons": "disturbed by", "ms": "ms",
     "rate": "sentinel",
 }  # fmt: skip
-_FORMATS = {"speedup": ".3f", "accuracy": ".2f", "mb": ".0f", "apart": "+.1f", "minutes": ".1f", "ms": ".4~g"}
+_FORMATS = {
+    "speedup": ".3f",
+    "accuracy": ".2f",
+    "change": "+.2f",
+    "mb": ".0f",
+    "apart": "+.1f",
+    "minutes": ".1f",
+    "ms": ".4~g",
+}

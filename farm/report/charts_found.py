@@ -9,7 +9,6 @@ from typing import Any
 
 import altair as alt
 
-from farm.choice import Entrant, pareto_front
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report.chart_parts import (
@@ -28,14 +27,10 @@ from farm.report.chart_parts import (
     times_axis,
     tooltip,
 )
-from farm.report.labels import SIDES, place_labels
 from farm.report.subject import Subject
 from farm.report.theme import colour, ramp
 
 MEAN = "mean"
-
-KINDS = ("on the Pareto front", "beaten by another", "fails the accuracy limit")
-"""What the trade-off says of a method."""
 
 
 def speedup(subject: Subject) -> Drawing | None:
@@ -171,74 +166,3 @@ def _latency_rows(subject: Subject, rows: list[dict[str, Any]]) -> Drawing:
     )
     label = base.mark_text(align="left", dx=6).encode(x=x, text="latency:N", color=alt.value(colour("ink")))
     return Drawing(sized(alt.layer(bars, ticks, label), len(subject.order)), rows)
-
-
-def trade_off(subject: Subject) -> Drawing | None:
-    """Speed against accuracy (against size where nobody measured it), circles as large as the artifact."""
-    rows = trade_off_rows(subject)
-    if len(rows) < 2:
-        return None
-    accurate = all(row["accuracy"] is not None for row in rows)
-    sized_by = all(row["mb"] is not None for row in rows)
-    if not accurate and not sized_by:
-        return None
-    speeds = [row["speedup"] for row in rows]
-    x = alt.X(
-        "speedup:Q",
-        scale=alt.Scale(type="log", nice=False, padding=28),
-        axis=times_axis(speeds),
-        title=f"times as fast as {subject.baseline}",
-    )
-    across = ("accuracy:Q", "accuracy %") if accurate else ("mb:Q", "MB on disk")
-    y = alt.Y(
-        across[0],
-        scale=alt.Scale(zero=False, nice=True, padding=24),
-        title=across[1],
-        axis=alt.Axis(tickCount=6, format=".2f" if accurate else ".0f"),
-    )
-    shade = alt.Color(
-        "kind:N",
-        scale=alt.Scale(domain=list(KINDS), range=[colour("accent"), colour("other"), colour("warn")]),
-        legend=alt.Legend(title=None, symbolType="circle", columns=alt.ExprRef(f"{NARROW} ? 1 : 3")),
-    )
-    across_values = [row[across[0][:-2]] for row in rows]
-    for row, side in zip(rows, place_labels([row["name"] for row in rows], speeds, across_values), strict=True):
-        row["side"] = side
-    base = chart_of()
-    circles = base.mark_point(filled=True, opacity=0.6, strokeWidth=1.5).encode(
-        x=x, y=y, color=shade, tooltip=tooltip("name", "speedup", "accuracy", "mb", "kind")
-    )
-    size = alt.Size("mb:Q", scale=alt.Scale(type="sqrt", range=[0, 620], domainMin=0), legend=None)
-    circles = circles.encode(size=size) if sized_by else circles
-    names = [
-        base.transform_filter(f"datum.side === '{side}'")
-        .transform_filter(f"!({NARROW}) || datum.first")
-        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5)
-        .encode(x=x, y=y, text="name:N")
-        for side, place in SIDES.items()
-    ]
-    return Drawing(sized(alt.layer(circles, *names)), rows)
-
-
-def trade_off_rows(subject: Subject) -> list[dict[str, Any]]:
-    """A row for each method that is measured at every length, with the side its name has room on."""
-    entrants = subject.choice.entrants
-    front = pareto_front(entrants)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": each.name,
-            "speedup": each.speedup.speedup,
-            "accuracy": None if each.accuracy is None else 100 * each.accuracy,
-            "mb": None if each.artifact_bytes is None else each.artifact_bytes / 1e6,
-            "kind": _kind(each, front),
-            "first": each.name in (subject.winner, subject.baseline),
-        }
-        for each in entrants
-    ]
-    # What matters most is named first, while there is room.
-    rows.sort(key=lambda row: (not row["first"], row["kind"] != KINDS[0], -row["speedup"]))
-    return rows
-
-
-def _kind(entrant: Entrant, front: tuple[str, ...]) -> str:
-    return KINDS[2] if entrant.fails_gate else KINDS[0] if entrant.name in front else KINDS[1]

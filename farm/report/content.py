@@ -9,7 +9,7 @@ from typing import Any
 
 from farm import tables
 from farm.ratios import Row
-from farm.report import charts_found, charts_samples, charts_trust, numbers
+from farm.report import charts_found, charts_samples, charts_trade, charts_trust, numbers
 from farm.report.answer import Answer, answer
 from farm.report.chart_parts import Drawing
 from farm.report.numbers import NumberTable
@@ -56,9 +56,9 @@ PLOTS: Mapping[str, Plot] = {
         Plot(
             "trade-off",
             "Speed, accuracy and size",
-            "Each circle is a method, as large as its files. No other is at least as good in all three as one on the "
-            "Pareto front. Up and to the right is better.",
-            charts_found.trade_off,
+            "Each circle is a method, as large as its files, with 95 % intervals. No other is at least as good in all "
+            "three as one on the Pareto front. Up and to the right is better; what is below the dashed line fails.",
+            charts_trade.trade_off,
             "Neither accuracy nor size was measured for every method, or there is only one.",
         ),
         Plot(
@@ -185,7 +185,7 @@ def _report_block(subject: Subject, run: Sequence[Row], block: tables.Block) -> 
 
 def _tables(plot: str, subject: Subject) -> tuple[NumberTable, ...]:
     """What a plot shows in figures; the speeds and the costs have tables of their own on the page."""
-    kinds = {row["name"]: row["kind"] for row in charts_found.trade_off_rows(subject)}
+    kinds = {row["name"]: row["kind"] for row in charts_trade.trade_off_rows(subject)}
     made: Mapping[str, Callable[[], tuple[NumberTable, ...]]] = {
         "latency": lambda: (numbers.latency_table(subject),),
         "trade-off": lambda: (numbers.trade_off_table(subject, lambda name: kinds.get(name, "-")),),

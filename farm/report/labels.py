@@ -40,27 +40,30 @@ SIDES: Mapping[str, Side] = {
 Box = tuple[float, float, float, float]
 
 
-def place_labels(names: Sequence[str], speeds: Sequence[float], heights: Sequence[float]) -> list[str | None]:
+def place_labels(
+    names: Sequence[str], speeds: Sequence[float], heights: Sequence[float], others: Sequence[float] = ()
+) -> list[str | None]:
     """For each point, first come first served, the side on which its name fits; None where there is no room.
 
-    `speeds` are drawn on a logarithmic scale from left to right, `heights` on a linear one upwards.
+    `speeds` are drawn on a logarithmic scale from left to right, `heights` on a linear one upwards that has room for
+    the `others` too.
     """
     across = _spread([math.log(speed) for speed in speeds], WIDTH_PIXELS)
-    down = [HEIGHT_PIXELS - at for at in _spread(heights, HEIGHT_PIXELS)]
+    down = [HEIGHT_PIXELS - at for at in _spread(heights, HEIGHT_PIXELS, others)]
     points = list(zip(across, down, strict=True))
     taken = [(x - POINT_PIXELS, y - POINT_PIXELS, x + POINT_PIXELS, y + POINT_PIXELS) for x, y in points]
     sides: list[str | None] = []
     for place, name in enumerate(names):
-        others = taken[:place] + taken[place + 1 :]
-        free = [side for side in SIDES if _fits(_box(side, name, points[place]), others)]
+        boxes = taken[:place] + taken[place + 1 :]
+        free = [side for side in SIDES if _fits(_box(side, name, points[place]), boxes)]
         sides.append(free[0] if free else None)
         if free:
             taken.append(_box(free[0], name, points[place]))
     return sides
 
 
-def _spread(values: Sequence[float], pixels: float) -> list[float]:
-    low, high = min(values), max(values)
+def _spread(values: Sequence[float], pixels: float, others: Sequence[float] = ()) -> list[float]:
+    low, high = min([*values, *others]), max([*values, *others])
     return [pixels * (value - low) / (high - low) if high > low else pixels / 2 for value in values]
 
 

@@ -24,6 +24,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 QUERIES = {
     "runs": "SELECT * FROM runs",
+    "speedups": "SELECT * EXCLUDE log_ratios FROM speedups",
     "costs and status of cells": "SELECT name, status, max(prepare_s), max(artifact_bytes) FROM cells GROUP BY ALL",
     "cells, percentiles and all": "SELECT * FROM cells",
     "replicas, medians and all": "SELECT * FROM replicas",
@@ -45,6 +46,7 @@ def make_results(folder: Path, parts: int, rows: int, samples: int) -> None:
     sys.path.insert(0, str(TESTS))
     from measured import measured_row, run_record
 
+    from farm.speedups import rebuild
     from farm.store import Store
 
     generator = np.random.default_rng(0)
@@ -73,6 +75,8 @@ def make_results(folder: Path, parts: int, rows: int, samples: int) -> None:
             for place in range(count)
         ]
         store.publish_replica(run, cohort, replica, made)
+    for run in store.measured_runs():
+        rebuild(store, run)  # as every run does when it ends
 
 
 def ask(folder: Path, sql: str, cache: Path) -> tuple[float, int]:

@@ -11,7 +11,7 @@ function blockOf(article) {
   const number = article.dataset.number;
   if (!blocks.has(number)) {
     const data = JSON.parse(document.getElementById(`plots-${number}`).textContent);
-    blocks.set(number, { ...data, views: [], drawn: null, shown: [...data.order], colours: [...data.focus] });
+    blocks.set(number, { ...data, views: [], drawn: null, asked: 0, shown: [...data.order], colours: [...data.focus] });
   }
   return blocks.get(number);
 }
@@ -28,6 +28,8 @@ async function draw(article) {
     performance.mark(block.views.length === 1 ? "first plot" : "plot");
     await new Promise((resolve) => setTimeout(resolve));
   }
+  performance.mark("all plots");
+  article.dataset.drawn = "true";
 }
 
 // Hidden methods give their colour to the next that has none; the others keep theirs.
@@ -36,10 +38,18 @@ function recolour(block) {
   block.colours = block.focus.map((name) => (block.shown.includes(name) ? name : waiting.shift() ?? name));
 }
 
-// Tells the plots what the controls say, then the tables and the controls themselves.
-async function apply(article) {
+// Tells the plots what the controls say, once they are drawn and whatever was asked for before is done.
+function update(article) {
   const block = blockOf(article);
   recolour(block);
+  mark(article);
+  delete article.dataset.drawn;
+  const asked = (block.asked += 1);
+  block.drawn = block.drawn.then(() => (asked === block.asked ? redraw(article) : null));
+}
+
+async function redraw(article) {
+  const block = blockOf(article);
   const length = article.querySelector("form.controls").elements.length_tokens;
   for (const { view, rowPixels } of block.views) {
     view.signal("shown", block.shown).signal("focus", block.colours);
@@ -47,9 +57,10 @@ async function apply(article) {
     if (rowPixels) view.height(rowPixels * Math.max(1, block.shown.length));
     await view.runAsync();
   }
-  mark(article);
+  article.dataset.drawn = "true";
 }
 
+// What is no plot and shows the choice all the same: rows of tables, boxes, swatches, and the count.
 function mark(article) {
   const block = blockOf(article);
   const form = article.querySelector("form.controls");
@@ -68,7 +79,7 @@ function mark(article) {
 function choose(article, names) {
   const block = blockOf(article);
   block.shown = block.order.filter((name) => names.includes(name));
-  return apply(article);
+  update(article);
 }
 
 function listen(article) {
@@ -77,7 +88,8 @@ function listen(article) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", (event) => {
     const boxes = [...form.querySelectorAll("input[name=method]:checked")];
-    return event.target.name === "method" ? choose(article, boxes.map((box) => box.value)) : apply(article);
+    if (event.target.name === "method") choose(article, boxes.map((box) => box.value));
+    else update(article);
   });
   form.addEventListener("click", (event) => {
     const block = blockOf(article);
@@ -90,7 +102,7 @@ function listen(article) {
   });
 }
 
-async function show(number) {
+function show(number) {
   for (const article of articles) article.hidden = article.dataset.number !== number;
   for (const link of document.querySelectorAll("a[data-block]")) {
     if (link.dataset.block === number) link.setAttribute("aria-current", "true");
@@ -101,12 +113,14 @@ async function show(number) {
   const block = blockOf(article);
   mark(article);
   block.drawn ??= draw(article);
-  await block.drawn;
-  performance.mark("all plots");
-  article.dataset.drawn = "true";
 }
 
-const wanted = () => location.hash.match(/^#(?:block-|b)(\d+)/)?.[1] ?? "0";
+// The block that an address ends in, or the one given where it ends in none that there is.
+function wanted(otherwise) {
+  const number = location.hash.match(/^#(?:block-|b)(\d+)/)?.[1];
+  return articles.some((each) => each.dataset.number === number) ? number : otherwise;
+}
+
 articles.forEach(listen);
-addEventListener("hashchange", () => show(wanted()));
-show(wanted());
+addEventListener("hashchange", () => show(wanted(articles.find((each) => !each.hidden)?.dataset.number)));
+show(wanted("0"));
