@@ -55,7 +55,8 @@ class Metrics:
             turn_ns, tainted = self._measured(event)
         except FarmError:  # a store that cannot be read just now takes a number away, not a run
             return
-        self._turns_tainted.inc(tainted, tags=self._tags)
+        if tainted:  # a counter of Ray's refuses to be increased by nothing
+            self._turns_tainted.inc(tainted, tags=self._tags)
         if began is not None:
             self._turn_share.set(turn_ns / 1e9 / max(self._clock() - began, 1e-9), tags=self._tags)
 
