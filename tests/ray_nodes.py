@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 
 import psutil
 from control_suites import Place, new_place
-from ray._private.services import get_node_ip_address
 from ray.cluster_utils import Cluster
 
 HEAD = {
@@ -68,26 +66,10 @@ class RayNodes:
 
 
 @contextmanager
-def ray_nodes(
-    settings: Mapping[str, Any] = HEAD,
-    *,
-    scaled_by: Mapping[str, Any] | None = None,
-    port: int | None = None,
-    environment: Mapping[str, str] | None = None,
-    env_vars: Mapping[str, str] | None = None,
-) -> Iterator[RayNodes]:
-    """A head without CPUs, to be joined by nodes; everything is gone afterwards.
-
-    `scaled_by` configures an autoscaler, which needs the head at a known `port`; `environment` is everybody's,
-    `env_vars` are the head's.
-    """
-    with new_place() as place, _environment({**place.environment, **(environment or {})}):
-        more: dict[str, Any] = {"env_vars": dict(env_vars or {})}
-        if scaled_by is not None:
-            provider = scaled_by["provider"] | {"gcs_address": f"{get_node_ip_address()}:{port}"}
-            (place.root / "scaling.json").write_text(json.dumps({**scaled_by, "provider": provider}))
-            more |= {"autoscaling_config": str(place.root / "scaling.json"), "redis_port": port}
-        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False, **more}
+def ray_nodes(settings: Mapping[str, Any] = HEAD) -> Iterator[RayNodes]:
+    """A head without CPUs, to be joined by nodes; everything is gone afterwards."""
+    with new_place() as place, _environment(place.environment):
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": dict(settings)})
         try:
             yield RayNodes(place, cluster, sorted(os.sched_getaffinity(0)))

@@ -1,74 +1,17 @@
-"""Real Ray: a cluster that starts from nothing, and a node whose memory runs out."""
+"""Real Ray: a node whose memory runs out."""
 
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 
 import pandas as pd
 import psutil
 import pytest
-from ray_nodes import HEAD, STORE_BYTES, RayNodes, ray_nodes
+from ray_nodes import HEAD, ray_nodes
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
-HEAD_ID = "f" * 51 + "00000"
-AUTOSCALER = {
-    "RAY_FAKE_CLUSTER": "1",
-    "RAY_enable_autoscaler_v2": "1",
-    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-}
-COMMANDS = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
-PROVIDER = {
-    # Ray's own for its tests, by its class: by its name, it asks for a file that Ray's package lacks.
-    "type": "external",
-    "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
-    "head_node_id": HEAD_ID,
-    "launch_multiple": True,
-    "disable_node_updaters": True,
-    "disable_launch_config_check": True,
-}
 GIB = 1024**3
-
-
-@contextmanager
-def _cluster_of_nothing() -> Iterator[RayNodes]:
-    """A head whose autoscaler starts raylets on this machine, of two types that differ by a label."""
-    with closing(socket.socket()) as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    worker = {"resources": {"CPU": 1, "object_store_memory": STORE_BYTES}, "node_config": {}, "max_workers": 2}
-    types = {colour: worker | {"labels": {"hardware": colour}} for colour in ("blue", "red")}
-    types["ray.head.default"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0, "labels": {}}
-    config = {
-        "cluster_name": "of-nothing",
-        "max_workers": 4,
-        "upscaling_speed": 10,
-        "idle_timeout_minutes": 5,
-        **{f"{kind}_commands": [] for kind in COMMANDS},
-        "auth": {},
-        "docker": {},
-        "file_mounts": {},
-        "cluster_synced_files": [],
-        "provider": PROVIDER,
-        "head_node_type": "ray.head.default",
-        "available_node_types": types,
-    }
-    identity = {"RAY_CLOUD_INSTANCE_ID": HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID}
-    with ray_nodes(scaled_by=config, port=port, environment=AUTOSCALER, env_vars=identity) as nodes:
-        yield nodes
-
-
-def test_a_label_brings_up_a_node_of_the_type_that_has_it_where_there_was_none() -> None:
-    with _cluster_of_nothing() as nodes:
-        suite = nodes.place.suite(methods=["control-null"], hardware="hardware=blue", limits={"node_s": 60})
-        code, said = nodes.run(str(suite))
-        assert code == 0, said
-        assert "no node with a CPU and the label hardware=blue is up yet" in said
-        (part,) = nodes.place.measured()
-        assert set(pd.read_parquet(part)["hardware_class"].str.rsplit("-", n=1).str[1]) == {"blue"}
 
 
 def test_a_cell_that_fills_the_nodes_memory_fails_with_its_cohort_and_ends_nothing_else() -> None:
