@@ -115,8 +115,9 @@ class RayCluster:
         except RayError as error:
             # If the node is gone, it is that which must be known, and whoever sees it will cancel this.
             await _wait_for_answer(slot.node_id)
-            reason = f"the cohort's process was lost: {str(error).splitlines()[0]}"
-            raise ReplicaLostError(Failure("failed", reason)) from error
+            raise ReplicaLostError(
+                Failure("failed", f"the cohort's process was lost: {_first_words(error)}")
+            ) from error
         finally:
             await self._end(cohort, slot)
 
@@ -194,6 +195,12 @@ class RayCluster:
                     await cohort.close.remote()
         with contextlib.suppress(RayError):
             ray.kill(cohort, no_restart=True)
+
+
+def _first_words(error: RayError) -> str:
+    """Ray's first line; of an actor that could not even begin, the last one, which says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if "creation task" in lines[0] else lines[0]
 
 
 async def _wait_for_answer(node_id: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from made_up import GPU_SLOT, MODEL, plan_of, speedup_rows, suite_of
 from measured import RUN, as_table, measured_row, run_record
 
+from farm.events import Silent
 from farm.query import query
 from farm.records import Failure, Round, Turn, WarmUp
 from farm.rendering import to_text
@@ -123,10 +125,14 @@ def rows_of(disturbance: dict[str, Any], device_ns: tuple[int, ...]) -> list[dic
     return build_rows(log_of(disturbance, device_ns), IDENTITY)
 
 
+UNHEARD: Any = SimpleNamespace(listener=Silent())
+"""All that is asked of a bench here: somebody to tell of a failure."""
+
+
 def test_what_is_proved_after_the_last_call_stands_beside_what_was_before_it() -> None:
     log = log_of(GPU_TURN, (8, 18))
     _, _, tf32 = log.cohort.cells
-    _add_proof(log, tf32, {"kernels_per_call": 70, "remarks": ["something to know"]})
+    _add_proof(log, UNHEARD, tf32, {"kernels_per_call": 70, "remarks": ["something to know"]})
     row = build_rows(log, IDENTITY)[2]
     assert json.loads(row["proof"])["method"]["kernels_per_call"] == 70
     assert (row["status"], row["reasons"]) == ("ok", ["something to know"])
@@ -135,11 +141,11 @@ def test_what_is_proved_after_the_last_call_stands_beside_what_was_before_it() -
 def test_a_method_that_is_found_out_after_its_last_call_gets_no_speedup() -> None:
     log = log_of(GPU_TURN, (8, 18))
     baseline, _, tf32 = log.cohort.cells
-    _add_proof(log, tf32, Failure("invalid", "products ran in another arithmetic than promised"))
+    _add_proof(log, UNHEARD, tf32, Failure("invalid", "products ran in another arithmetic than promised"))
     row = derive_speedups(as_table(build_rows(log, IDENTITY)), 0.03).to_pylist()[2]
     assert (row["status"], row["speedup"]) == ("invalid", None)
     with pytest.raises(BaselineLostError):
-        _add_proof(log, baseline, Failure("invalid", "products ran elsewhere"))
+        _add_proof(log, UNHEARD, baseline, Failure("invalid", "products ran elsewhere"))
 
 
 def test_a_row_says_which_gpu_its_process_saw_and_what_it_took_of_it() -> None:

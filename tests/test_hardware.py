@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from made_up import GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supports_all
+from made_up import GIB, GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supports_all
 
 from farm.errors import MethodUnsupportedError, RequestError
 from farm.hardware import admits, classify
 from farm.plan import make_plan
-from farm.records import Device, Machine, ModelInfo, Slot
+from farm.records import Device, Gpu, Machine, ModelInfo, Slot
 from farm.slots import HEAD_RESOURCE, Node, slots_of, workers_of
 
 BLUE = replace(SLOT, hardware_class="plain-blue", node_id="b" * 56, hostname="b1", labels=(("hardware", "blue"),))
@@ -98,6 +98,7 @@ TWO_SOCKETS = replace(
     smt_siblings=tuple((cpu,) for cpu in range(16)),
     numa_nodes=(tuple(range(8)), tuple(range(8, 16))),
     gpus=("G",) * 4,
+    gpu_devices=tuple(Gpu("G", f"GPU-{number}", 80 * GIB) for number in range(4)),
 )
 
 
