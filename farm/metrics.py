@@ -26,6 +26,7 @@ class Metrics:
         self._clock = clock
         self._began: dict[tuple[str, int], float] = {}
         self._done = self._total = 0
+        self._share: float | None = None
         self._tags: dict[str, str] = {}
 
     def on(self, event: Event) -> None:
@@ -43,10 +44,15 @@ class Metrics:
             case ReplicaDone():
                 self._done, self._total = event.done, event.total
                 self._replica_done(event)
-            case _:
-                return
-        if self._tags:
-            self._queue.set(max(0, self._total - self._done - len(self._began)), tags=self._tags)
+        self._show_gauges()
+
+    def _show_gauges(self) -> None:
+        """Tell gauges again and again: Ray forgets one that was not set for some seconds."""
+        if not self._tags:
+            return
+        self._queue.set(max(0, self._total - self._done - len(self._began)), tags=self._tags)
+        if self._share is not None:
+            self._turn_share.set(self._share, tags=self._tags)
 
     def _replica_done(self, event: ReplicaDone) -> None:
         self._cells_done.inc(len(event.cohort.cells), tags=self._tags)
@@ -58,7 +64,7 @@ class Metrics:
         if tainted:  # a counter of Ray's refuses to be increased by nothing
             self._turns_tainted.inc(tainted, tags=self._tags)
         if began is not None:
-            self._turn_share.set(turn_ns / 1e9 / max(self._clock() - began, 1e-9), tags=self._tags)
+            self._share = turn_ns / 1e9 / max(self._clock() - began, 1e-9)
 
     def _measured(self, event: ReplicaDone) -> tuple[int, int]:
         """Nanoseconds of turns in a replica, and how many of its turns were disturbed."""
