@@ -9,7 +9,7 @@ import psutil
 import pytest
 from ray_nodes import HEAD, ray_nodes
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(400)]
 
 GIB = 1024**3
 
