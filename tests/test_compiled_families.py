@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_families import SETTINGS, assert_same, logits_of, prepared, small_classifier, some_inputs
+from tiers import mostly_long
 
 from farm.errors import MethodUnsupportedError
 from tasks.method import BUILT_IN, find_method
@@ -28,7 +29,7 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", mostly_long(SETTINGS))
 def test_a_converted_method_answers_what_the_baseline_answers(family: str, tmp_path: Path) -> None:
     model = small_classifier(tmp_path / "model", family)
     inputs = some_inputs(model, LENGTH)

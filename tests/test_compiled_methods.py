@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up import MACHINE
+from tiers import mostly_long
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Machine, ModelInfo, Workload
@@ -20,6 +21,10 @@ from tasks.progress import SilentProgress
 
 EXACT = ("pytorch-fp32-compile", "pytorch-fp32-aot-pruned", "openvino-fp32", "openvino-fp32-pruned")
 INT8 = ("pytorch-int8-pt2e", "pytorch-int8-pt2e-dynamic", "openvino-int8")
+USUAL = (
+    *("pytorch-fp32-compile", "pytorch-fp32-aot-pruned", "pytorch-int8-pt2e"),
+    *("openvino-fp32-pruned", "openvino-int8"),
+)
 TEXTS = ("the camera is good .", "not the battery , very bad", "sound is good , picture very bad .")
 QUICK = {"samples": 4}
 
@@ -69,7 +74,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("method_id", [*EXACT, *INT8])
+@pytest.mark.parametrize("method_id", mostly_long([*EXACT, *INT8], USUAL))
 def test_a_compiled_method_answers_what_the_baseline_answers(bench: Bench, method_id: str) -> None:
     baseline = bench.load("pytorch-fp32")(bench.inputs)["logits"]
     call: Loaded = bench.load(method_id)

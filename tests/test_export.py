@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from measured import RUN, measured_row, run_record
+from tiers import mostly_long
 
 from farm import export
 from farm.best import best_methods
@@ -33,6 +34,8 @@ from tasks.progress import SilentProgress
 
 LENGTHS = (12, 24)
 THREADS = 2
+EXPORTED = ("pytorch-int8-dynamic", "onnxruntime-fp32", "openvino-fp32", "pytorch-fp32-aot")
+"""One of each runtime's programs; TorchScript's has a test of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +106,7 @@ def run_example(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    "method_id",
-    [
-        "pytorch-int8-dynamic",
-        "onnxruntime-fp32",
-        "openvino-fp32",
-        "pytorch-fp32-aot",
-    ],
-)
+@pytest.mark.parametrize("method_id", mostly_long(EXPORTED, ["onnxruntime-fp32"]))
 def test_the_example_gives_the_logits_that_were_measured(tmp_path: Path, model: ModelInfo, method_id: str) -> None:
     results = results_of(tmp_path / "results", model, "control-null", method_id, lengths=LENGTHS[1:])
     told = exported(results, tmp_path / "served", method_id).told

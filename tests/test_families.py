@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_families import SETTINGS, assert_same, logits_of, prepared, small_classifier, some_inputs
+from tiers import mostly_long
 
 from farm.quality import PARITY_LIMIT
 from farm.records import ModelInfo
@@ -64,7 +65,7 @@ def test_modernbert_says_what_its_head_reads(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("method_id", OTHERS)
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", mostly_long(SETTINGS))
 def test_a_method_answers_what_the_baseline_answers(family: str, method_id: str, tmp_path: Path, load: Load) -> None:
     # Longer than the examples that exporters are given, and than ModernBERT's window.
     model, length = small_classifier(tmp_path / "model", family), 24
@@ -75,7 +76,7 @@ def test_a_method_answers_what_the_baseline_answers(family: str, method_id: str,
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", mostly_long(SETTINGS))
 def test_padding_changes_no_familys_answer(family: str, tmp_path: Path, load: Load) -> None:
     model = small_classifier(tmp_path / "model", family)
     inputs = some_inputs(model, 24)
@@ -98,7 +99,7 @@ def test_one_label_and_many_come_back_as_columns(labels: int, method_id: str, tm
 @pytest.mark.real
 @pytest.mark.parametrize("method_id", EXACT)
 @pytest.mark.parametrize("positions", [130, 2048])
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("family", mostly_long(["bert", "xlm-roberta", "deberta-v2", "modernbert"], ["xlm-roberta"]))
 def test_all_of_a_models_positions_can_be_used(
     family: str, positions: int, method_id: str, tmp_path: Path, load: Load
 ) -> None:
@@ -109,7 +110,7 @@ def test_all_of_a_models_positions_can_be_used(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", mostly_long(SETTINGS))
 def test_a_family_without_fused_attention_is_remarked_on(family: str, tmp_path: Path, load: Load) -> None:
     model = small_classifier(tmp_path / "model", family)
     missing = [f"attention runs as separate operators, as transformers has no SDPA attention for {family} models"]
@@ -119,7 +120,7 @@ def test_a_family_without_fused_attention_is_remarked_on(family: str, tmp_path: 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", mostly_long(SETTINGS))
 def test_onnx_runtime_says_where_it_did_not_fuse_attention(family: str, tmp_path: Path, load: Load) -> None:
     call = load("onnxruntime-fp32", small_classifier(tmp_path / "model", family), 12)
     fused = FUSED_BY_ONNX_RUNTIME.get(family, 2)
