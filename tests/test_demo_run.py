@@ -23,7 +23,7 @@ METHODS = ["pytorch", "pytorch~twin", "torchscript", "onnxruntime", "quantized"]
 def results(demo_model: ModelInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert demo_model.name == "demo"
     folder = tmp_path_factory.mktemp("results")
-    code = run_app(["run", "--lengths", "32,64", "--set", "budget_s=40", "--results", str(folder), "--quiet"])
+    code = run_app(["run", "--lengths", "32,64", "--set", "budget_s=20", "--results", str(folder), "--quiet"])
     assert code == 0
     yield folder
 

@@ -13,7 +13,7 @@ from buckets import BUCKET, SECRET, outside, served
 from control_suites import Place, new_place
 from ray_clusters import TOKEN, RayCluster, head_node
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 LENGTHS = [8, 12]
 BUCKET_RESULTS = f"s3://{BUCKET}/results"
@@ -105,6 +105,11 @@ def _submitted(place: Place, *arguments: str) -> tuple[subprocess.Popen[str], st
     raise AssertionError(f"the job ended before it measured: {said}")
 
 
+def _finished(results: Path) -> str:
+    """The run of which every replica was measured: the oldest."""
+    return min(path.stem for path in (results / "runs").glob("*.json"))
+
+
 def _frame(results: Path) -> pd.DataFrame:
     return pd.read_parquet(results / "measurements")
 
@@ -135,13 +140,14 @@ def test_who_attaches_sees_the_whole_run_and_gets_its_results(story: Story) -> N
     for words in ("new run ", *(f"measuring length {length}" for length in LENGTHS), "control-work", "A/A twin"):
         assert words in said
     frame = _frame(story.place.results)
-    assert sorted(frame["length"].unique()) == LENGTHS
-    assert not frame.duplicated(["cell", "replica"]).any()
+    # The stopped job's results came home, too.
+    assert sorted(frame[frame["run"] == _finished(story.place.results)]["length"].unique()) == LENGTHS
+    assert not frame.duplicated(["run", "cell", "replica"]).any()
 
 
 def test_what_is_brought_home_is_what_was_measured(story: Story) -> None:
     home, on_the_head = story.place.results, story.place.root / "home" / "farm-results"
-    run = next(home.glob("measurements/*/*.parquet")).parent.name
+    run = _finished(home)
     for kind in (f"measurements/{run}/*.parquet", f"runs/{run}.json", f"speedups/{run}.parquet"):
         original = {path.name: path.read_bytes() for path in on_the_head.glob(kind)}
         assert original
