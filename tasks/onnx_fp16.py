@@ -53,11 +53,7 @@ class OnnxRuntimeFp16Pruned(OnnxRuntimeFp16):
         """Export pruned, fuse, convert."""
         exported = scratch / "exported.onnx"
         with step("export"):
-            layers, pruning = export_pruned_graph(model, workload, exported)
-        if not pruning.operators:
-            raise MethodUnsupportedError(
-                f"{self.id}: {model.name} reads more than the first token of its last layer; nothing can be left out"
-            )
+            layers, pruning = export_pruned_graph(self.id, model, workload, exported)
         with step("fuse"):
             optimizer = fuse_graph(model, exported, workload.device, self.attention)
         with step("convert"):

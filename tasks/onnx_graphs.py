@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
+from farm.errors import MethodUnsupportedError
 from farm.records import Device, ModelInfo, Workload
 
 GRAPH = "model.onnx"
@@ -94,9 +95,12 @@ def export_graph(model: ModelInfo, target: Path) -> int:
     return int(module.config.num_hidden_layers)
 
 
-def export_pruned_graph(model: ModelInfo, workload: Workload, target: Path) -> tuple[int, Pruning]:
-    """As `export_graph` at the workload's shape, with the last layer for the first token alone where that is all that
-    is read; return the number of layers, and what pruning left."""
+def export_pruned_graph(method_id: str, model: ModelInfo, workload: Workload, target: Path) -> tuple[int, Pruning]:
+    """As `export_graph` at the workload's shape, with the last layer for the first token alone; return the number of
+    layers, and what pruning left.
+
+    Raises MethodUnsupportedError, naming the method, where more than that token is read.
+    """
     import torch
 
     from tasks.first_token import keep_first_token
@@ -120,6 +124,10 @@ def export_pruned_graph(model: ModelInfo, workload: Workload, target: Path) -> t
         warnings.simplefilter("ignore")
         pruned = torch.export.export(Positional().eval(), example).module()
         shrunk = Pruning(keep_first_token(pruned), _work_with_weights(pruned.graph))
+        if not shrunk.operators:
+            raise MethodUnsupportedError(
+                f"{method_id}: {model.name} reads more than the first token of its last layer; nothing can be left out"
+            )
         # The exporter cannot switch an exported program to evaluation; a trace of it needs no switching.
         traced = torch.jit.trace(pruned, example, check_trace=False)
         torch.onnx.export(

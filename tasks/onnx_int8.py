@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from farm.errors import MethodUnsupportedError
 from farm.records import ModelInfo, Workload
 from tasks.instruction_sets import DOT_PRODUCTS, byte_sums_may_overflow, cpu_flags
 from tasks.method import Arrays, Loaded
@@ -161,11 +160,7 @@ class OnnxInt8DynamicPruned(OnnxInt8Dynamic):
         """The pruned graph, fused. Raises MethodUnsupportedError where there is nothing to leave out."""
         exported = scratch / "exported.onnx"
         with step("export"):
-            layers, pruning = export_pruned_graph(model, workload, exported)
-        if not pruning.operators:
-            raise MethodUnsupportedError(
-                f"{self.id}: {model.name} reads more than the first token of its last layer; nothing can be left out"
-            )
+            layers, pruning = export_pruned_graph(self.id, model, workload, exported)
         with step("fuse"):
             optimizer = fuse_graph(model, exported, workload.device, self.attention)
             optimizer.save_model_to_file(str(target))
