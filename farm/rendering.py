@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.box import Box
@@ -31,7 +32,7 @@ def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH, wanted: Chosen | None 
     parts: list[RenderableType] = [Text(table.title, style="bold")]
     for block in table.blocks:
         parts += ["", *([Text(block.title, style="bold")] if block.title else []), Text(reading(block, columns))]
-        per_table = max(1, (width - _name_width(block)) // _LENGTH_WIDTH)
+        per_table = max(1, (width - _NAME_WIDTH) // _LENGTH_WIDTH)
         for start in range(0, len(block.lengths) if columns.at_lengths else 0, per_table):
             shown = range(start, min(start + per_table, len(block.lengths)))
             parts += ["", _lengths_table(block, shown, columns.at_lengths)]
@@ -81,18 +82,22 @@ def column_groups(block: Block, wanted: Chosen) -> list[dict[Column, list[str]]]
     return [part for part in parts if part]
 
 
-def _name_width(block: Block) -> int:
-    """Of the column of names, with the space behind it: long ones are broken only beyond twice the usual width."""
-    return min(max(_NAME_WIDTH, *(len(row.name) + 1 for row in block.rows)), 2 * _NAME_WIDTH)
+def _broken(name: str) -> str:
+    """A name over lines that fit its column, broken behind hyphens (elsewhere only where it has none)."""
+    shown = [""]
+    for part in re.findall("[^-]*-|[^-]+", name):
+        fits = len(shown[-1]) + len(part) < _NAME_WIDTH
+        shown = [*shown[:-1], shown[-1] + part] if fits or not shown[-1] else [*shown, part]
+    return "\n".join(shown)
 
 
 def _lengths_table(block: Block, shown: range, wanted: Sequence[str]) -> Table:
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("tokens", no_wrap=False, overflow="fold", max_width=_name_width(block))
+    table.add_column("tokens", no_wrap=False, overflow="fold", max_width=_NAME_WIDTH)
     for place in shown:
         table.add_column(str(block.lengths[place]), overflow="fold", min_width=_LENGTH_WIDTH - 2)
     for row in block.rows:
-        table.add_row(Text(row.name), *(_entry_text(row, row.entries[place], wanted) for place in shown))
+        table.add_row(Text(_broken(row.name)), *(_entry_text(row, row.entries[place], wanted) for place in shown))
     return table
 
 
@@ -107,12 +112,10 @@ def _entry_text(row: MethodRow, entry: Entry, wanted: Sequence[str]) -> Text:
 
 
 def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Table:
-    """One row per method. Beside long names there is room for one space between columns."""
-    between = 1 if _name_width(block) == _NAME_WIDTH else 0
-    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, between, 0, 0))
-    # Where a table is too wide it is the verdict that gives way, not the name.
-    names = min(_name_width(block) - 1, max((len(row.name) for row in block.rows), default=0))
-    table.add_column("method", overflow="fold", min_width=names)
+    """One row per method."""
+    table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    names = [_broken(row.name) for row in block.rows]
+    table.add_column("method", overflow="fold", min_width=max(map(len, "\n".join(names).split("\n"))))
     for column in columns:
         justify: JustifyMethod = "left" if column.left else "right"
         table.add_column(column.narrow or column.heading, overflow="fold", justify=justify)
@@ -120,5 +123,5 @@ def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Tab
         cells = {column.name: Text(texts[place]) for column, texts in columns.items()}
         if "verdict" in cells:
             cells["verdict"].stylize(_STYLES.get(row.mean.verdict or "" if row.mean else "", ""))
-        table.add_row(Text(row.name), *cells.values())
+        table.add_row(Text(names[place]), *cells.values())
     return table

@@ -95,6 +95,18 @@ def test_four_lengths_fit_in_a_hundred_columns_unbroken():
     assert text.isascii()
 
 
+def test_a_long_name_goes_on_below_itself_and_takes_no_column_of_others():
+    name = "onnxruntime-int8-dynamic-pruned"
+    rows = simulated_run(speedups=SPEEDUPS | {name: 2.0})
+    table = speedup_table(derive_speedups(as_table(rows), 0.03), methods=[*SPEEDUPS, name])
+    text = to_text(table, width=100).splitlines()
+    assert max(map(len, text)) <= 100
+    assert sum(line.startswith("onnxruntime-int8-") for line in text) == 3
+    assert sum(line.startswith("dynamic-pruned") for line in text) == 3
+    assert next(line for line in text if line.startswith("method")).endswith("verdict")
+    assert next(line for line in text if line.startswith("onnxruntime-int8-") and " ms" in line).count(" ms") == 4
+
+
 def test_more_lengths_go_on_below():
     lengths = (8, 16, 32, 64, 128, 256)
     text = to_text(table_of(simulated_run(lengths=lengths)), width=100)
