@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from farm import slots, speedups
@@ -57,12 +58,16 @@ def run_suite(
     """
     listener = listener or Silent()
     store = Store(results)
-    if address is None:
-        resolve_devices(suite, [describe_machine()])
-    model = resolve_model(suite.model, StepReporter(listener))
-    check_lengths(suite, model)
-    bench = lay_out(suite, model, listener, effort)
-    with slots.connected(address):
+    with ExitStack() as ends:
+        if address is None:
+            resolve_devices(suite, [describe_machine()])
+        else:  # first of all: a model may take minutes to fetch or train
+            ends.enter_context(slots.connected(address))
+        model = resolve_model(suite.model, StepReporter(listener))
+        check_lengths(suite, model)
+        bench = lay_out(suite, model, listener, effort)
+        if address is None:
+            ends.enter_context(slots.connected(None))
         cluster = RayCluster(bench, shared=address is not None)
         found = cluster.first_slots()
         resolve_devices(suite, list(cluster.machines.values()))

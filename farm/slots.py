@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,10 +22,16 @@ from farm.hardware import classify
 from farm.machine import describe_machine
 from farm.records import Device, Gpu, Machine, Slot
 from farm.side_by_side import AT_ONCE
+from tasks.native_output import STDERR, native_output
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
 of the machine that is to be measured."""
+
+_TOKEN_HELP = (
+    "the cluster asks for another token, or for one at all: RAY_AUTH_MODE=token, and in RAY_AUTH_TOKEN what "
+    "`ray get-auth-token` prints on the head node"
+)
 
 OBJECT_STORE_BYTES = 200_000_000
 """For a private cluster: only token arrays and logits pass through it, and shared memory is memory."""
@@ -74,6 +80,7 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with ExitStack() as ends:
+        said: Callable[[], list[str]] = list
         try:
             if address is None:
                 guardian = ends.enter_context(closing(Guardian()))
@@ -86,13 +93,13 @@ def connected(address: str | None) -> Iterator[None]:
                         **quiet,
                     )
             else:
-                ray.init(address=address, **quiet)
+                with native_output(STDERR) as said:  # a refusal is repeated there for half a minute
+                    ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            token = " (one that asks for a token answers with RAY_AUTH_MODE=token and its own in RAY_AUTH_TOKEN)"
-            raise RequestError(
-                f"--address {address or 'local'}: no Ray cluster answers there: {reason}{token if address else ''}"
-            ) from error
+            where = f"--address {address or 'local'}"
+            if any("Unauthenticated" in line for line in said()):
+                raise RequestError(f"{where}: {_TOKEN_HELP}") from error
+            raise RequestError(f"{where}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
         ends.callback(ray.shutdown)
         yield
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TypeVar
+
+from tasks.native_output import STDOUT, native_output
 
 Result = TypeVar("Result")
 
@@ -28,7 +26,7 @@ def executed_kernels(call: Callable[[], Result]) -> tuple[Result, dict[str, int]
 
     if not torch.backends.mkldnn.is_available():
         return call(), {}
-    with _output() as written, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+    with native_output(STDOUT) as written, torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
         result = call()
     return result, dict(Counter(kernel for line in written() if (kernel := parse(line)) is not None))
 
@@ -60,25 +58,3 @@ def _types(memory: str) -> Mapping[str, str]:
         name, _, kind = tensor.split("::")[0].replace("_", ":", 1).partition(":")
         found[name] = kind.partition(":")[0]
     return found
-
-
-@contextmanager
-def _output() -> Iterator[Callable[[], list[str]]]:
-    """Catch what native code of this process prints; the lines, once the block has ended."""
-    flush = ctypes.CDLL(None).fflush
-    flush(None)
-    kept = os.dup(1)
-    with tempfile.TemporaryFile() as target:
-        os.dup2(target.fileno(), 1)
-
-        def lines() -> list[str]:
-            return caught.decode(errors="replace").splitlines()
-
-        try:
-            yield lines
-        finally:
-            flush(None)
-            os.dup2(kept, 1)
-            os.close(kept)
-            target.seek(0)
-            caught = target.read()
