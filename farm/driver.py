@@ -61,13 +61,14 @@ def run_suite(
     with ExitStack() as ends:
         if address is None:
             resolve_devices(suite, [describe_machine()])
-        else:  # first of all: a model may take minutes to fetch or train
+        elsewhere = address not in (None, "auto")
+        if elsewhere:  # first of all: a model may take minutes to fetch or train
             ends.enter_context(slots.connected(address))
         model = resolve_model(suite.model, StepReporter(listener))
         check_lengths(suite, model)
         bench = lay_out(suite, model, listener, effort)
-        if address is None:
-            ends.enter_context(slots.connected(None))
+        if not elsewhere:
+            ends.enter_context(slots.connected(address))
         cluster = RayCluster(bench, shared=address is not None)
         found = cluster.first_slots()
         resolve_devices(suite, list(cluster.machines.values()))

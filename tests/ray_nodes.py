@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 from control_suites import Place, new_place
 from ray.cluster_utils import Cluster
+from ray_clusters import free_port
 
 HEAD = {
     # A raylet that was killed is known to be gone within two seconds instead of half a minute.
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 3,
-    "health_check_timeout_ms": 500,
+    "health_check_timeout_ms": 5000,  # of one that is only slow, on a busy machine; one that is gone refuses at once
 }
 STORE_BYTES = 80_000_000
 """The least object store that Ray allows, so that many fit."""
@@ -34,8 +37,13 @@ class RayNodes:
 
     @property
     def address(self) -> str:
-        """What `--address` takes."""
+        """What `--address` of a run takes."""
         return str(self.cluster.address)
+
+    @property
+    def dashboard(self) -> str:
+        """What `--address` of a submission takes, where the head has a dashboard."""
+        return f"http://{self.cluster.head_node.webui_url}"
 
     def join(self, cpus: int = 1, env: Mapping[str, str] | None = None, **labels: str) -> Any:
         """Start another raylet, on cores of its own as long as there are any: where its affinity is what it has."""
@@ -66,15 +74,24 @@ class RayNodes:
 
 
 @contextmanager
-def ray_nodes(settings: Mapping[str, Any] = HEAD) -> Iterator[RayNodes]:
-    """A head without CPUs, to be joined by nodes; everything is gone afterwards."""
-    with new_place() as place, _environment(place.environment):
-        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+def ray_nodes(settings: Mapping[str, Any] = HEAD, *, dashboard: bool = False) -> Iterator[RayNodes]:
+    """A head without CPUs, to be joined by nodes; everything is gone afterwards. Only a `dashboard` takes jobs."""
+    with new_place() as place, _environment(place.environment | _of_jobs(place) if dashboard else place.environment):
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": dashboard}
+        if dashboard:
+            head["dashboard_port"] = free_port()
         cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": dict(settings)})
         try:
             yield RayNodes(place, cluster, sorted(os.sched_getaffinity(0)))
         finally:
             cluster.shutdown()
+
+
+def _of_jobs(place: Place) -> dict[str, str]:
+    """A home, where jobs keep results, and this Python as the one that a job's command finds."""
+    home = place.root / "home"
+    home.mkdir()
+    return {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ once, failed only where something was done to it, and with no process left.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -83,6 +84,7 @@ class Chaos:
     suite: Path
     cohorts: int
     chance: random.Random
+    submitted: bool = False
     drivers: list[subprocess.Popen[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -111,8 +113,15 @@ class Chaos:
             time.sleep(0.2)
 
     def _start(self) -> None:
+        """A driver of this machine's; of a job, who follows it stands for it."""
         command = ("run", str(self.suite), "--address", self.nodes.address)
+        if self.submitted:
+            command = ("submit", str(self.suite), "--address", self.nodes.dashboard, "--results", str(self._home))
         self.drivers.append(self.nodes.place.start(*command, output=subprocess.DEVNULL))
+
+    @property
+    def _home(self) -> Path:
+        return self.nodes.place.root / "brought-home"
 
     def _keep_going(self) -> bool:
         """Give the command again where no driver is left and something is missing; whether anything still runs."""
@@ -192,8 +201,13 @@ class Chaos:
         self.raylets[label] = self.nodes.join(hardware=label)
 
     def _kill_drivers(self) -> None:
+        if self.submitted:
+            for process in self.nodes.place.processes():
+                if "farm.cli.job run" in title(process):
+                    process.kill()
         for driver in self.drivers:
-            driver.kill()
+            if not self.submitted:
+                driver.kill()
             driver.wait()
 
     def _damage(self, path: Path) -> None:
@@ -210,8 +224,13 @@ def _replica(baseline: Victim) -> str:
     return f"{baseline.name} on {baseline.process.cpu_affinity()}"
 
 
-def run_chaos(nodes: RayNodes, faults: int, seed: int, lengths: int) -> tuple[Chaos, Aftermath]:
+def run_chaos(
+    nodes: RayNodes, faults: int, seed: int, lengths: int, submitted: bool = False
+) -> tuple[Chaos, Aftermath]:
     """A whole run of controls on two classes of nodes, with so many faults."""
+    if submitted:  # what jobs keep on the head node is looked at, as if it had been written here
+        nodes.place.results.mkdir()
+        Path(os.environ["HOME"], "farm-results").symlink_to(nodes.place.results)
     suite = nodes.place.suite(
         methods=list(METHODS),
         lengths=[4 + number % 28 for number in range(min(28, lengths))],
@@ -221,7 +240,7 @@ def run_chaos(nodes: RayNodes, faults: int, seed: int, lengths: int) -> tuple[Ch
         limits={"load_s": 60, "call_s": 3, "node_s": 120},
     )
     cohorts = len(CLASSES) * min(28, lengths) * max(1, lengths // 28)
-    chaos = Chaos(nodes, suite, cohorts, random.Random(seed))
+    chaos = Chaos(nodes, suite, cohorts, random.Random(seed), submitted)
     chaos.run(faults)
     done = Done(chaos.done, frozenset(chaos.hurt), cohorts, cells=len(METHODS) + 1)
     return chaos, aftermath(nodes.place, done)
@@ -231,11 +250,12 @@ def main(
     faults: Annotated[int, typer.Option(help="How many faults.")] = 100,
     seed: Annotated[int, typer.Option(help="Of their kinds and moments.")] = 1,
     lengths: Annotated[int, typer.Option(help="Cohorts for each of the two hardware classes.")] = 28,
+    submitted: Annotated[bool, typer.Option("--submitted", help="Through `farm submit`, as jobs.")] = False,
 ) -> None:
     """Run a suite of controls through faults and say what is left."""
     started = time.monotonic()
-    with ray_nodes() as nodes:
-        chaos, left = run_chaos(nodes, faults, seed, lengths)
+    with ray_nodes(dashboard=submitted) as nodes:
+        chaos, left = run_chaos(nodes, faults, seed, lengths, submitted)
     took_s = time.monotonic() - started
     print(f"{len(chaos.done)} faults in {took_s:.0f} s: {dict(Counter(chaos.done))}")
     print(", ".join(f"{kind} at {at_s:.0f} s" for kind, at_s in zip(chaos.done, chaos.moments_s, strict=True)))
