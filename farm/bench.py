@@ -9,13 +9,14 @@ import numpy as np
 
 from farm.budget import Budget
 from farm.events import Listener, StepReporter
+from farm.quality import SAMPLE_TEXTS
 from farm.records import ModelInfo
 from farm.replica import Bench, Evaluation
 from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
-from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
+from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
 from tasks.calibration import check_disjoint
-from tasks.inputs import build_inputs, encode_sentences
+from tasks.inputs import build_inputs, encode_sentences, pad_further
 from tasks.method import find_method
 from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
@@ -69,8 +70,12 @@ def _calibration_sources(suite: Suite) -> list[str]:
 def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evaluation:
     """The user's labels were checked against the model's. The demo's mean something only to a model that tells two
     things apart: others are judged on its texts by agreement alone."""
-    encoded = encode_sentences(model, dataset.texts, min(suite.lengths))
+    shortest = min(suite.lengths)
+    encoded = encode_sentences(model, dataset.texts, shortest)
+    sample = fixed_sample(len(dataset.texts), SAMPLE_TEXTS)
+    few = {name: array[sample] for name, array in encoded.items()}
+    padded = {length: pad_further(model, few, length) for length in suite.lengths if length > shortest}
     labelled = dataset.name != DEMO_DATASET or len(model.labels) == len(DEMO_LABELS)
     labels = np.asarray(dataset.labels) if labelled else None
     limit = suite.accuracy.max_drop_points if suite.accuracy else None
-    return Evaluation(encoded, dataset.sha256, labels, limit)
+    return Evaluation(encoded, dataset.sha256, labels, limit, dataset.texts, sample, padded)

@@ -151,3 +151,15 @@ def test_a_suite_that_calibrates_with_other_texts_is_laid_out(place: Place) -> N
     suite = {"methods": ["control-null", chosen], "lengths": [8], "accuracy": {"dataset": "texts.csv"}}
     bench = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent())
     assert bench.evaluation is not None
+
+
+def test_a_sample_of_the_texts_is_padded_to_every_longer_length(place: Place) -> None:
+    suite = {"methods": ["control-null"], "lengths": [8, 16, 24], "accuracy": {"dataset": "texts.csv"}}
+    evaluation = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent()).evaluation
+    assert evaluation is not None
+    assert sorted(evaluation.padded) == [16, 24]
+    for name, fill in (("input_ids", 0), ("attention_mask", 0)):
+        judged, longer = evaluation.encoded[name][evaluation.sample], evaluation.padded[24][name]
+        assert longer.shape == (len(evaluation.sample), 24)
+        assert (longer[:, :8] == judged).all()
+        assert (longer[:, 8:] == fill).all()
