@@ -51,7 +51,6 @@ class Evaluation:
     sha256: str
     labels: np.ndarray | None
     max_drop_points: float | None
-    texts: Sequence[str]
     sample: np.ndarray
     padded: Mapping[int, Arrays]
 

@@ -68,7 +68,7 @@ def evaluated(length: int, **unlike: Any) -> tuple[ReplicaLog, Answering]:
     """The log of a cohort of that length after it was evaluated."""
     encoded = {"input_ids": np.ones((TEXTS, 64), np.int64)}
     padded = {128: {"input_ids": np.ones((len(SAMPLE), 128), np.int64)}}
-    evaluation = Evaluation(encoded, "texts", np.ones(TEXTS, int), None, ("text",) * TEXTS, SAMPLE, padded)
+    evaluation = Evaluation(encoded, "texts", np.ones(TEXTS, int), None, SAMPLE, padded)
     log = log_of(length)
     answering = Answering({name.replace("_", "-"): logits for name, logits in unlike.items()})
     asyncio.run(replica._evaluate(log, answering, bench_of(evaluation)))
