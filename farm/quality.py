@@ -75,9 +75,7 @@ def parity_fault(reference: np.ndarray, other: np.ndarray, exact: bool, whose: s
     return None
 
 
-def agreement_fault(
-    agreeing: int, texts: int, least: float = LEAST_AGREEMENT, who: str = "the baseline"
-) -> str | None:
+def agreement_fault(agreeing: int, texts: int, least: float = LEAST_AGREEMENT, who: str = "the baseline") -> str | None:
     """Why `agreeing` of `texts` predictions disqualify reduced precision, or None: an exact binomial test."""
     if stats.binom.cdf(agreeing, texts, least) >= DISBELIEF:
         return None

@@ -238,7 +238,7 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
 
 
 def _timed_fault(log: ReplicaLog, bench: Bench, cell: Cell) -> str | None:
-    """Why the logits on the timed inputs disqualify the cell; without other texts, its predictions on them count too."""
+    """Why the logits on the timed inputs disqualify the cell; without other texts its predictions count too."""
     baseline, ready = logits_of(log.ready[log.cohort.baseline.cell]), logits_of(log.ready[cell.cell])
     exact = find_method(cell.method).exact
     if bench.evaluation is None:

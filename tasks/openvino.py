@@ -28,6 +28,7 @@ from tasks.steps import step
 
 IR = "model.xml"
 
+
 class CompiledCallable:
     """A compiled model called with named NumPy arrays; its proof is the model that the runtime executes."""
 

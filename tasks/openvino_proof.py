@@ -1,4 +1,4 @@
-"""What an OpenVINO model really executes, from the runtime's own graph: each product, its arithmetic, its size. Pure."""
+"""What an OpenVINO model really executes, from the runtime's own graph: each product, its arithmetic and size. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Tensor = tuple[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class ExecutedNode:
-    """A node of the runtime's own graph: type, precision and kernel as it names them, and the nodes it was made from."""
+    """A node of the runtime's own graph: type, precision and kernel as it names them, and nodes it was made from."""
 
     kind: str
     precision: str

@@ -61,9 +61,7 @@ def supports_all(
 def supports_all_but(*missing: str) -> Support:
     """These methods lack something, all others run."""
 
-    def check(
-        method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]
-    ) -> None:
+    def check(method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]) -> None:
         del machine, device, model, options
         if method_id in missing:
             raise MethodUnsupportedError(f"{method_id} needs what is not here")

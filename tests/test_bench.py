@@ -157,13 +157,12 @@ def checked(method: Any, dataset: str = "texts.csv", machine: Machine = MACHINE)
 def test_a_suite_that_calibrates_with_other_texts_is_accepted(place: Place) -> None:
     unseen = str(place.root / "unseen.csv")
     checked({"method": "control-calibrated", "options": {"calibration": unseen}})
-    with pytest.raises(RequestError, match="2 texts of 'seen.csv'"):
+    with pytest.raises(RequestError, match=r"2 texts of 'seen\.csv'"):
         checked("control-calibrated-default")
 
 
-def test_texts_are_not_read_for_a_method_that_cannot_run_nor_for_the_demos_own(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("place")
+def test_texts_are_not_read_for_a_method_that_cannot_run_nor_for_the_demos_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("texts were read")
 
@@ -173,7 +172,8 @@ def test_texts_are_not_read_for_a_method_that_cannot_run_nor_for_the_demos_own(
     checked("control-calibrated-default")
 
 
-def test_a_sample_of_the_texts_is_padded_to_every_longer_length(place: Place) -> None:
+@pytest.mark.usefixtures("place")
+def test_a_sample_of_the_texts_is_padded_to_every_longer_length() -> None:
     suite = {"methods": ["control-null"], "lengths": [8, 16, 24], "accuracy": {"dataset": "texts.csv"}}
     evaluation = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent()).evaluation
     assert evaluation is not None

@@ -147,5 +147,3 @@ def test_without_texts_to_judge_on_the_timed_inputs_decide(turned: int, fault: b
     log.ready[baseline.cell] = _ready(*[[0.0, 1.0]] * 4)
     log.ready[cell.cell] = _ready(*[[1.0, 0.0]] * turned, *[[0.0, 0.9]] * (4 - turned))
     assert (replica._timed_fault(log, bench_of(None), cell) is not None) == fault
-
-

@@ -112,7 +112,9 @@ def rows_of(
     log = ReplicaLog(plan_of(suite).cohorts[0], 0, 1, SLOT)
     for cell in log.cohort.cells:
         precisions = {each: find_method(cell.method).precision_of(each, cell.workload) for each in PRODUCTS}
-        log.ready[cell.cell] = WarmUp(1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1, "method": {}} | proof, precisions)
+        log.ready[cell.cell] = WarmUp(
+            1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1, "method": {}} | proof, precisions
+        )
     return build_rows(log, RunIdentity("run", "suite", inputs, MODEL, {}, model))
 
 
