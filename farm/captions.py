@@ -115,7 +115,7 @@ def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
         "preparing and loading it are won back from the baseline."
     )
     if any(row.get("prepare_s") for row in rows) and len({row["length"] for row in rows}) > 1:
-        yield "Prepare: the first that a process makes includes its imports; other lengths often follow in the same one."
+        yield "Prepare: the first that a process makes includes imports; other lengths often follow in the same one."
     if any(row.get("device_p50_ns") is not None for row in rows):
         yield (
             "GPU ms: by the GPU's own clock from a call's first copy to its last, waits for launches included. GPU MB: "

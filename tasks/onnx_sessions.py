@@ -131,7 +131,8 @@ class SessionCallable:
         """What the first call ran; profiling ends here, after one call at least."""
         if not self._profile.closed:
             ones = np.ones((self._workload.batch_size, self._workload.length), np.int64)
-            self(dict.fromkeys(self._facts.inputs, ones))
+            # Every model has a token 1, but some have a single type of tokens.
+            self({name: ones * (name != "token_type_ids") for name in self._facts.inputs})
             self._session.end_profiling()
             with self._profile:
                 self._executed = read_profile(self._profile)

@@ -61,7 +61,7 @@ class CompiledCallable:
             "precision_shares": {"attention": attention} if attention else {},
             "kernels": dict(Counter(node.kernel for node in nodes if node.kind in ("FullyConnected", "MatMul"))),
             "fused_subgraphs": dict(Counter(node.precision for node in nodes if node.kind == "Subgraph")),
-            "dynamic_nodes": sum(not node.written for node in nodes),
+            "dynamic_nodes": sum(node.written is None for node in nodes),
             "remarks": self._method.remarks(self._workload, attention),
         }
         self._check_settings(evidence)

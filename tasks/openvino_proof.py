@@ -25,7 +25,7 @@ FUSED = "ScaledDotProductAttention"
 """In the names of the nodes that attention was fused from; its softmax and both products are then one Subgraph."""
 
 Tensor = tuple[str, tuple[int, ...]]
-"""Element type and shape; the shape is empty where it is left open."""
+"""Element type and shape; the shape is empty where it is left open, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ExecutedNode:
     precision: str
     kernel: str
     read: tuple[Tensor, ...] = ()
-    written: tuple[int, ...] = ()
+    written: tuple[int, ...] | None = None
     origin: str = ""
 
     @property
@@ -123,12 +123,12 @@ def _executed(node: Any) -> ExecutedNode:
         facts[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType", "originalLayersNames")
     )
     read = tuple(
-        (node.get_input_element_type(at).get_type_name(), _shape(node.get_input_partial_shape(at)))
+        (node.get_input_element_type(at).get_type_name(), _shape(node.get_input_partial_shape(at)) or ())
         for at in range(node.get_input_size())
     )
     written = _shape(node.get_output_partial_shape(0)) if node.get_output_size() else ()
     return ExecutedNode(kind, precision, kernel, read, written, origin)
 
 
-def _shape(shape: Any) -> tuple[int, ...]:
-    return tuple(int(each.get_length()) for each in shape) if shape.is_static else ()
+def _shape(shape: Any) -> tuple[int, ...] | None:
+    return tuple(int(each.get_length()) for each in shape) if shape.is_static else None
