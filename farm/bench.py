@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import suppress
+from itertools import product
 
 import numpy as np
 
 from farm.budget import Budget
+from farm.errors import MethodUnsupportedError
 from farm.events import Listener, StepReporter
-from farm.records import ModelInfo
+from farm.plan import check_support, resolve_devices
+from farm.quality import SAMPLE_TEXTS
+from farm.records import Machine, ModelInfo
 from farm.replica import Bench, Evaluation
 from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
-from tasks.accuracy import DEMO_DATASET, EvaluationSet, load_dataset
-from tasks.calibration import check_disjoint
-from tasks.inputs import build_inputs, encode_sentences
+from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
+from tasks.calibration import DEMO_TEXTS, calibration_source, check_disjoint
+from tasks.inputs import build_inputs, encode_sentences, pad_further
 from tasks.method import find_method
 from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
@@ -36,9 +40,6 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
         texts: Sequence[str] = review_texts(load_sentences(reporter))
     else:
         texts = dataset.texts
-    if dataset is not None:
-        for source in _calibration_sources(suite):
-            check_disjoint(source, dataset.texts)
     shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
     inputs = {
         shape: build_inputs(model, texts, length=shape[0], batch_size=shape[1], kind=suite.inputs, count=TIMED_INPUTS)
@@ -50,27 +51,49 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
     return Bench(suite, model, chosen, inputs, evaluation, listener, budget)
 
 
+def check_calibration(suite: Suite, model: ModelInfo, machines: Sequence[Machine], listener: Listener) -> None:
+    """Raise RequestError where a method that can run on any of these machines calibrates with texts it is judged on.
+
+    Reads texts only if there is such a method; the demo's are apart by themselves.
+    """
+    accuracy = suite.accuracy
+    sources = _calibration_sources(suite, model, machines) if accuracy else set()
+    if accuracy and accuracy.dataset == DEMO_DATASET:
+        sources -= {DEMO_TEXTS}
+    if accuracy and sources:
+        judged = _dataset(accuracy, model, StepReporter(listener)).texts
+        for source in sorted(sources):
+            check_disjoint(source, judged)
+
+
 def _dataset(accuracy: Accuracy, model: ModelInfo, reporter: StepReporter) -> EvaluationSet:
     columns = (accuracy.text_column, accuracy.label_column)
     return load_dataset(accuracy.dataset, model.labels, reporter, columns=columns, most=accuracy.max_texts)
 
 
-def _calibration_sources(suite: Suite) -> list[str]:
-    """Where the suite's methods that calibrate take their texts from, their defaults included."""
+def _calibration_sources(suite: Suite, model: ModelInfo, machines: Sequence[Machine]) -> set[str]:
+    """Where those of the suite's methods that calibrate and can run take their texts from."""
     sources = set()
-    for choice in suite.methods:
-        options = find_method(choice.method_id("cpu")).Options
-        defaults = {field.name: field.default for field in fields(options)}
-        if "calibration" in defaults:
-            sources.add(str(choice.options.get("calibration", defaults["calibration"])))
-    return sorted(sources)
+    for choice, machine in product(suite.methods, machines):
+        for device in resolve_devices(suite, [machine]):
+            method_id = choice.method_id(device)
+            source = calibration_source(find_method(method_id).Options, choice.options)
+            if source is not None:
+                with suppress(MethodUnsupportedError):
+                    check_support(method_id, machine, device, model, choice.options)
+                    sources.add(source)
+    return sources
 
 
 def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evaluation:
     """The user's labels were checked against the model's. The demo's mean something only to a model that tells two
     things apart: others are judged on its texts by agreement alone."""
-    encoded = encode_sentences(model, dataset.texts, min(suite.lengths))
+    shortest = min(suite.lengths)
+    encoded = encode_sentences(model, dataset.texts, shortest)
+    sample = fixed_sample(len(dataset.texts), SAMPLE_TEXTS)
+    few = {name: array[sample] for name, array in encoded.items()}
+    padded = {length: pad_further(model, few, length) for length in suite.lengths if length > shortest}
     labelled = dataset.name != DEMO_DATASET or len(model.labels) == len(DEMO_LABELS)
     labels = np.asarray(dataset.labels) if labelled else None
     limit = suite.accuracy.max_drop_points if suite.accuracy else None
-    return Evaluation(encoded, dataset.sha256, labels, limit)
+    return Evaluation(encoded, dataset.sha256, labels, limit, sample, padded)

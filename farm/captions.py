@@ -44,7 +44,8 @@ def mean_lines(rows: Sequence[Row], lengths: Sequence[int], shared: Sequence[int
 
 
 def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """How many texts the accuracies rest on, how a change is to be read, and what the limit and a test make of it."""
+    """How many texts the accuracies rest on and at which length (the shortest, where methods are judged), how a change
+    is to be read, and what the limit and a test make of it."""
     texts = sorted({row["accuracy_n"] for row in rows if row.get("accuracy_n")})
     if not texts:
         return
@@ -54,7 +55,8 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
     methods = _by_accuracy(rows)
     measured = any(row.get("accuracy_drop_low_points") is not None for row in methods.values())
     reading = f" [paired 95 % interval]; none: right on the same texts (+-{_least(texts[0]):.2g})" if measured else ""
-    yield f"Accuracy on {number} held-out texts{within}; below it the change from the baseline in points{reading}."
+    judged = f"{number} held-out texts at length {min(row['length'] for row in rows)}"
+    yield f"Accuracy on {judged}{within}; below it the change from the baseline in points{reading}."
     yield from _limit_lines(methods)
     beyond_chance = [
         f"{name} (p = {row['mcnemar_p']:.2g})"
@@ -112,6 +114,8 @@ def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
         "Costs: the most, or least to most, over the lengths. CPU: time of all threads. Pays off: calls after which "
         "preparing and loading it are won back from the baseline."
     )
+    if any(row.get("prepare_s") for row in rows) and len({row["length"] for row in rows}) > 1:
+        yield "Prepare: the first that a process makes includes imports; other lengths often follow in the same one."
     if any(row.get("device_p50_ns") is not None for row in rows):
         yield (
             "GPU ms: by the GPU's own clock from a call's first copy to its last, waits for launches included. GPU MB: "

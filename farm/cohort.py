@@ -23,7 +23,7 @@ from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Wo
 from farm.residents import Residents
 from farm.suite import Limits
 from farm.timing import TURN_CALLS, turn_s
-from tasks.artifacts import Artifact, evaluation_path, find_artifact, load_evaluation, save_evaluation
+from tasks.artifacts import Artifact, artifact_key, evaluation_path, find_artifact, load_evaluation, save_evaluation
 from tasks.method import Arrays, find_method
 
 SENTINEL = "sentinel"
@@ -113,6 +113,15 @@ class CohortProcess:
         with suppress(OSError):  # the logits are at hand; a full disk only means computing them again next time
             save_evaluation(path, logits)
         return np.asarray(logits)
+
+    def evaluate_unlike(
+        self, cell: Cell, judged: Workload, model: ModelInfo, encoded: Arrays, dataset_sha256: str
+    ) -> np.ndarray | Failure | None:
+        """As `evaluate`, at the cell's own length; None where its artifact is the very one judged at that workload."""
+        method = find_method(cell.method)
+        if artifact_key(method, model, cell.workload) == artifact_key(method, model, judged):
+            return None
+        return self.evaluate(cell, model, encoded, dataset_sha256)
 
     def boot(self, cells: Sequence[Cell], model: ModelInfo, sentinel: bool = False) -> dict[str, Failure]:
         """Start the processes of all cells with their runtimes imported, and the sentinel's; nothing is timed yet.

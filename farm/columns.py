@@ -97,6 +97,11 @@ _COLUMNS = (
         _accuracy_text,
         _ACCURACY_FIELDS,
     ),
+    Column(
+        *("agreement", "agrees %", "share of texts with the baseline's prediction"),
+        _Figure("agreement", 0.01, spread=True),
+        ("agreement",),
+    ),
     Column("holm", "after Holm", "claims that hold together", _holm_text, ("p_holm",), left=True, narrow="after\nHolm"),
     Column(
         "verdict",
@@ -163,8 +168,8 @@ _COSTS = (
 
 COLUMNS = {column.name: column for column in (*_COLUMNS, *_COSTS)}
 
-AS_FOUNDED = ("latency", "speedup", "interval", *COLUMNS)
-"""What a table has unless one chooses."""
+AS_FOUNDED = ("latency", "speedup", "interval", *(name for name in COLUMNS if name != "agreement"))
+"""What a table has unless one chooses; how many predictions are the baseline's is mostly what accuracy says too."""
 
 OPTIONAL = frozenset({"limit", "holm", *(column.name for column in _COSTS)})
 """Left out where they are known of no method, unless asked for."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from farm import slots, speedups
-from farm.bench import lay_out
+from farm.bench import check_calibration, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
 from farm.errors import FarmError, RequestError
@@ -67,11 +67,16 @@ def run_suite(
         model = resolve_model(suite.model, StepReporter(listener))
         check_lengths(suite, model)
         bench = lay_out(suite, model, listener, effort)
+        if address is None:
+            check_calibration(suite, model, [describe_machine()], listener)
         if not elsewhere:
             ends.enter_context(slots.connected(address))
         cluster = RayCluster(bench, shared=address is not None)
         found = cluster.first_slots()
-        resolve_devices(suite, list(cluster.machines.values()))
+        machines = list(cluster.machines.values())
+        resolve_devices(suite, machines)
+        if address is not None:
+            check_calibration(suite, model, machines, listener)
         plan = make_plan(suite, model, found, cluster.machines)
         texts = bench.evaluation.sha256 if bench.evaluation else None
         opened = open_run(store, plan, describe_environment(), command, texts_sha256=texts, fresh=fresh)

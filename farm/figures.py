@@ -12,7 +12,7 @@ Span = tuple[float, float]
 
 FIGURES = (
     *("artifact_bytes", "prepare_s", "load_s", "first_call_ns", "warmup_calls", "peak_rss_bytes", "cpu_ns_per_call"),
-    *("energy_j_per_call", "break_even_calls", "limit_fraction"),
+    *("energy_j_per_call", "break_even_calls", "limit_fraction", "agreement"),
     *("device_p50_ns", "vram_bytes", "allocated_vram_bytes", "gpu_energy_j_per_call", "gpu_power_w"),
 )
 """The columns of SPEEDUP_SCHEMA that are summed up so."""

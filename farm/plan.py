@@ -57,13 +57,18 @@ class Plan:
 class Support(Protocol):
     """Raises MethodUnsupportedError where a method cannot run on a machine's device, or cannot run the model."""
 
-    def __call__(self, method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None: ...
+    def __call__(
+        self, method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]
+    ) -> None: ...
 
 
-def check_support(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
-    """Raise MethodUnsupportedError where the method cannot run on this machine, or cannot run this model."""
+def check_support(
+    method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]
+) -> None:
+    """Raise MethodUnsupportedError where the method cannot run on this machine, or so, or cannot run this model."""
     method = find_method(method_id)
     method.check_supported(machine, device)
+    method.check_options(machine, options)
     method.check_model(model)
 
 
@@ -174,9 +179,9 @@ def _left_out(
     for place in found:
         if place.name == place.device and (place.device == "cpu" or place.device in suite.devices):
             continue
-        machine = machines[place.slot.hardware_class]
+        machine, baseline = machines[place.slot.hardware_class], suite.baseline_choice
         try:
-            can_run(suite.baseline_choice.method_id(place.device), machine=machine, device=place.device)
+            can_run(baseline.method_id(place.device), machine=machine, device=place.device, options=baseline.options)
         except MethodUnsupportedError as error:
             left_out[place.name] = str(error)
     return left_out
@@ -192,7 +197,7 @@ def _threads(asked: Any, slot: Slot) -> int:
     return threads
 
 
-def _cells(suite: Suite, workload: Workload, check: Callable[[str], None]) -> list[Cell]:
+def _cells(suite: Suite, workload: Workload, check: Callable[..., None]) -> list[Cell]:
     """Baseline, twin, then the other methods in the suite's order; unsupported ones carry their reason."""
     baseline = _cell(suite.baseline_choice, "baseline", workload, inputs=suite.inputs, check=check)
     if baseline.unsupported:
@@ -203,12 +208,12 @@ def _cells(suite: Suite, workload: Workload, check: Callable[[str], None]) -> li
     return [baseline, twin, *candidates]
 
 
-def _cell(choice: MethodChoice, role: Role, workload: Workload, *, inputs: str, check: Callable[[str], None]) -> Cell:
+def _cell(choice: MethodChoice, role: Role, workload: Workload, *, inputs: str, check: Callable[..., None]) -> Cell:
     method_id = choice.method_id(workload.device)
     workload = replace(workload, options=dict(choice.options))
     reason = None
     try:
-        check(method_id)
+        check(method_id, options=workload.options)
     except MethodUnsupportedError as error:
         reason = str(error)
     shape = f"{workload.device}-t{workload.threads}-b{workload.batch_size}-l{workload.length}"

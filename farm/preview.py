@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farm import slots
+from farm.bench import check_calibration
 from farm.events import Silent, StepReporter
 from farm.machine import describe_machine
 from farm.plan import Plan, make_plan, resolve_devices
@@ -49,7 +50,9 @@ def preview(suite: Suite, address: str | None) -> Preview:
         for node in nodes
         for slot in slots_of(node, devices_of(suite.devices, node.machine), suite.smt, suite.exclusive)
     ]
-    plan = make_plan(suite, _model(suite), found, {node.machine.hardware_class: node.machine for node in nodes})
+    model, machines = _model(suite), {node.machine.hardware_class: node.machine for node in nodes}
+    plan = make_plan(suite, model, found, machines)
+    check_calibration(suite, model, list(machines.values()), Silent())
     return Preview(
         _heading(plan, found), ("cohort", "length", "batch", "device", "threads", "cells"), _rows(plan), _footer(plan)
     )

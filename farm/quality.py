@@ -15,14 +15,19 @@ PARITY_LIMIT = 1e-3
 """FP32 methods must match the baseline's logits within this: rounding in another order stays below 1e-5 here, a
 wrong mask or a missing layer shows in the first decimal."""
 
-AGREEMENT_TEXTS = 256
 LEAST_AGREEMENT = 0.97
-"""Reduced precision must predict what the baseline predicts on this share of the fixed texts, or it is not the
-same model any more."""
+"""Reduced precision must predict what the baseline predicts on this share of all texts, or it is not the same model
+any more."""
 
 DISBELIEF = 0.025
 """A method is refused only if so few agreements would come about by chance this rarely in one that agrees on 97 %:
 on 256 texts, 97 % itself is 8 disagreements, and an honest method at the limit shows 12 in every tenth sample."""
+
+SAMPLE_TEXTS = 32
+LEAST_LIKENESS = 0.95
+"""A method's artifact for another length must predict what its judged one predicts on this share of texts, of which it
+is given 32 (28 must agree, then). Two artifacts that each agree with the baseline on 97 % agree with one another on
+97 % where they err on the same texts, and on 94 % where they err on different ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +60,39 @@ def largest_difference(baseline: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(baseline - other).max())
 
 
-def parity_fault(baseline: np.ndarray, other: np.ndarray, exact: bool) -> str | None:
-    """Why logits `[n, labels]` on the timed inputs disqualify a method, or None."""
+def parity_fault(reference: np.ndarray, other: np.ndarray, exact: bool, whose: str = "the baseline's") -> str | None:
+    """Why logits `[n, labels]` disqualify a method, held against those of the same texts by `whose`, or None.
+
+    Of a method that is not exact only shape and finiteness are asked.
+    """
     if not np.isfinite(other).all():
         return "logits are not finite"
-    if baseline.shape != other.shape:
-        return f"logits have shape {list(other.shape)}, the baseline's {list(baseline.shape)}"
-    difference = largest_difference(baseline, other)
+    if reference.shape != other.shape:
+        return f"logits have shape {list(other.shape)}, {whose} {list(reference.shape)}"
+    difference = largest_difference(reference, other)
     if exact and difference > PARITY_LIMIT:
-        return f"logits differ from the baseline's by {difference:.2g}, more than {PARITY_LIMIT:g}"
+        return f"logits differ from {whose} by {difference:.2g}, more than {PARITY_LIMIT:g}"
     return None
 
 
-def agreement_fault(agreeing: int, texts: int) -> str | None:
+def agreement_fault(agreeing: int, texts: int, least: float = LEAST_AGREEMENT, who: str = "the baseline") -> str | None:
     """Why `agreeing` of `texts` predictions disqualify reduced precision, or None: an exact binomial test."""
-    if stats.binom.cdf(agreeing, texts, LEAST_AGREEMENT) >= DISBELIEF:
+    if stats.binom.cdf(agreeing, texts, least) >= DISBELIEF:
         return None
-    return f"predicts what the baseline predicts on {agreeing} of {texts} texts, clearly below {LEAST_AGREEMENT:.0%}"
+    return f"predicts what {who} predicts on {agreeing} of {texts} texts, clearly below {least:.0%}"
+
+
+def likeness_fault(judged: np.ndarray, other: np.ndarray, exact: bool, length: int) -> str | None:
+    """Why an artifact that is not the judged one of its method (that of `length`) cannot share its verdict, or None.
+
+    Both gave logits `[n, labels]` of the same texts, here padded to more tokens.
+    """
+    who = f"its artifact for length {length}"
+    fault = parity_fault(judged, other, exact, f"those of {who}")
+    if fault is None and not exact:
+        same = predictions(judged) == predictions(other)
+        fault = agreement_fault(int(same.sum()), len(same), LEAST_LIKENESS, who)
+    return fault and f"on the same texts, padded: {fault}"
 
 
 def judge(
@@ -83,6 +104,8 @@ def judge(
 ) -> Quality:
     """Compare logits `[n, labels]` over an evaluation set with the baseline's and, where given, with labels `[n]`.
 
+    Texts of a set are padded to one length, so that an exact method must get the mask right too.
+
     `max_drop_points` is the largest loss of accuracy, in percentage points, that passes the gate. It is held against
     the loss on these texts, not against the end of its interval: on 678 texts that of a method which is right on the
     very same ones ends at 0.56 points, so that a limit of 0.5 would pass nothing. The interval is printed beside it.
@@ -91,7 +114,7 @@ def judge(
         return Quality(0.0, len(baseline), parity_fault(baseline, other, exact))
     expected, predicted = predictions(baseline), predictions(other)
     same = expected == predicted
-    fault = None if exact else agreement_fault(int(same[:AGREEMENT_TEXTS].sum()), len(same[:AGREEMENT_TEXTS]))
+    fault = parity_fault(baseline, other, exact) if exact else agreement_fault(int(same.sum()), len(same))
     agreement = float(same.mean())
     if labels is None:
         return Quality(agreement, len(same), fault)

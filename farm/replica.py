@@ -41,12 +41,23 @@ class BaselineLostError(ReplicaLostError):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Texts that methods are judged on: token arrays `[n, shortest length]` and, where the labels fit, labels `[n]`."""
+    """Texts that methods are judged on: token arrays `[n, shortest length]` and, where the labels fit, labels `[n]`.
+
+    `padded` has those in the places `sample`, padded further to each longer length of the suite, for artifacts that
+    are not the judged ones.
+    """
 
     encoded: Arrays
     sha256: str
     labels: np.ndarray | None
     max_drop_points: float | None
+    sample: np.ndarray
+    padded: Mapping[int, Arrays]
+
+    @property
+    def sample_sha256(self) -> str:
+        """Names the sample, as tokenized for the shortest length."""
+        return f"{self.sha256}, {len(self.sample)} of them at length {self.encoded['input_ids'].shape[1]}"
 
 
 @dataclass
@@ -143,18 +154,17 @@ async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
 
 
 async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
-    """Judge every artifact's predictions on the evaluation set, at the suite's shortest length."""
+    """Judge every method's predictions on the evaluation set at the suite's shortest length, then its own artifact."""
     evaluation = bench.evaluation
     if evaluation is None:
         return
-    shortest = min(bench.suite.lengths)
     cells = [cell for cell in log.cohort.cells if cell.role != "twin" and cell.cell in log.artifacts]
     answers: dict[str, np.ndarray] = {}
 
     async def answer(number: int, cell: Cell) -> None:
         bench.listener.on(Step("evaluate", number, len(cells), cell.name))
-        at_shortest = replace(cell, workload=replace(cell.workload, length=shortest))
-        logits = await cohort.evaluate.remote(at_shortest, bench.model, evaluation.encoded, evaluation.sha256)
+        judged = replace(cell, workload=_judged_workload(bench, cell))
+        logits = await cohort.evaluate.remote(judged, bench.model, evaluation.encoded, evaluation.sha256)
         if isinstance(logits, Failure):
             _fail(log, bench, cell, logits)
         else:
@@ -168,8 +178,37 @@ async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
         log.quality[cell.cell] = judged
         if judged.fault:
             _fail(log, bench, cell, Failure("invalid", judged.fault))
+    await _check_likeness(log, cohort, bench, answers)
     bench.listener.on(Step("evaluate", len(cells), len(cells)))
     log.quality[log.cohort.cells[1].cell] = log.quality[log.cohort.baseline.cell]
+
+
+async def _check_likeness(log: ReplicaLog, cohort: Any, bench: Bench, answers: Mapping[str, np.ndarray]) -> None:
+    """Hold artifacts of the cohort's length against the judged ones of their methods, where they are not the same."""
+    evaluation, length = bench.evaluation, log.cohort.workload.length
+    if evaluation is None or length not in evaluation.padded:
+        return
+    cells = [cell for cell in log.cohort.cells if cell.cell in answers and cell.cell not in log.failures]
+
+    async def compare(number: int, cell: Cell) -> None:
+        bench.listener.on(Step("evaluate", number, len(cells), _at(cell)))
+        judged = _judged_workload(bench, cell)
+        logits = await cohort.evaluate_unlike.remote(
+            cell, judged, bench.model, evaluation.padded[length], evaluation.sample_sha256
+        )
+        if isinstance(logits, Failure):
+            _fail(log, bench, cell, logits)
+        elif logits is not None:
+            expected, exact = answers[cell.cell][evaluation.sample], find_method(cell.method).exact
+            if fault := quality.likeness_fault(expected, logits, exact, judged.length):
+                _fail(log, bench, cell, Failure("invalid", fault))
+
+    await side_by_side(cells, compare, log.cohort.workload.device)
+
+
+def _judged_workload(bench: Bench, cell: Cell) -> Workload:
+    """The cell's workload at the suite's shortest length, where methods are judged."""
+    return replace(cell.workload, length=min(bench.suite.lengths))
 
 
 async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
@@ -192,11 +231,19 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
             _fail(log, bench, cell, ready)
             continue
         log.ready[cell.cell] = ready
-        baseline = log.ready[log.cohort.baseline.cell]
-        fault = quality.parity_fault(logits_of(baseline), logits_of(ready), find_method(cell.method).exact)
+        fault = _timed_fault(log, bench, cell)
         if fault:
             _fail(log, bench, cell, Failure("invalid", fault))
     bench.listener.on(Step("load", len(cells), len(cells)))
+
+
+def _timed_fault(log: ReplicaLog, bench: Bench, cell: Cell) -> str | None:
+    """Why the logits on the timed inputs disqualify the cell; without other texts its predictions count too."""
+    baseline, ready = logits_of(log.ready[log.cohort.baseline.cell]), logits_of(log.ready[cell.cell])
+    exact = find_method(cell.method).exact
+    if bench.evaluation is None:
+        return quality.judge(baseline, ready, None, exact, None).fault
+    return quality.parity_fault(baseline, ready, exact)
 
 
 async def _start_sentinel(log: ReplicaLog, cohort: Any, bench: Bench) -> None:

@@ -14,9 +14,12 @@ from farm.quality import Quality, largest_difference
 from farm.records import Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
 from farm.schemas import SCHEMA_VERSION
 from tasks.artifacts import Artifact
+from tasks.calibration import DEMO_TEXTS, FOREIGN_TEXTS, calibration_source
 from tasks.method import find_method
 from tasks.operations import BYTES, Architecture, count_work
 from tasks.sentinels import state, usual
+
+DEMO_MODEL = "demo"
 
 GUARD_READINGS = (
     *("steal_ratio", "foreign_ratio", "own_ratio", "throttled_ns", "major_faults", "involuntary_switches"),
@@ -78,7 +81,7 @@ def build_rows(log: ReplicaLog, identity: RunIdentity) -> list[dict[str, Any]]:
     return [
         _identity(cell, log, identity)
         | _place(cell, log)
-        | _outcome(cell, log)
+        | _outcome(cell, log, identity.model)
         | _samples(cell, log.rounds)
         | _guards(cell, log.rounds)
         | _machine_state(cell, log)
@@ -131,7 +134,7 @@ def _place(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
     }
 
 
-def _outcome(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
+def _outcome(cell: Cell, log: ReplicaLog, model: ModelInfo) -> dict[str, Any]:
     failure = log.failures.get(cell.cell)
     quality = log.quality.get(cell.cell)
     reasons = [failure.reason] if failure else []
@@ -140,6 +143,8 @@ def _outcome(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
         reasons += [] if ready.steady else ["not steady when timing began"]
         # What a method does without for this model, in its own words.
         reasons += ready.proof["method"].get("remarks", [])
+        source = calibration_source(find_method(cell.method).Options, cell.workload.options)
+        reasons += [FOREIGN_TEXTS] if source == DEMO_TEXTS and model.name != DEMO_MODEL else []
     return {
         "status": failure.status if failure else "ok",
         "reasons": reasons,
@@ -196,9 +201,15 @@ def _work(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, Any]:
     weights = BYTES.get(ready.precisions["linear"])
     return {
         "operations": work.operations,
-        "operations_by_precision": json.dumps(work.by_precision(ready.precisions), sort_keys=True),
+        "operations_by_precision": json.dumps(work.by_precision(_precision_shares(ready)), sort_keys=True),
         "bytes_read": None if weights is None else work.numbers_read * weights,
     }
+
+
+def _precision_shares(ready: WarmUp) -> dict[str, Mapping[str, float]]:
+    """By kind of product the shares of the precisions it ran in: as the method declares, unless its proof saw more."""
+    declared = {product: {precision: 1.0} for product, precision in ready.precisions.items()}
+    return {**declared, **ready.proof.get("method", {}).get("precision_shares", {})}
 
 
 def _costs(cell: Cell, log: ReplicaLog) -> dict[str, Any]:

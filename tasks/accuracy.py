@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEMO_DATASET = "demo"
 
 SAMPLE_SEED = 0
-"""Of the sample that is judged where a suite asks for fewer texts than there are: the same in every run."""
+"""Of the sample that is taken where fewer texts are asked for than there are: the same in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,11 @@ def predict(
         # A copy: a runtime may reuse the memory of its outputs in the next call.
         parts.append(np.array(logits, dtype=np.float32)[: rows - start])
     return np.concatenate(parts)[np.argsort(order, kind="stable")]
+
+
+def fixed_sample(texts: int, most: int) -> npt.NDArray[np.int64]:
+    """The places of at most `most` of so many texts, in their order: random, and the same in every run."""
+    return np.sort(np.random.default_rng(SAMPLE_SEED).permutation(texts)[:most])
 
 
 def _used_columns(mask: npt.NDArray[Any]) -> slice:
@@ -167,7 +172,7 @@ def _label_index(name: str, label: Any, label_names: Sequence[str]) -> int:
 
 def _evaluation_set(name: str, texts: Sequence[str], labels: Sequence[int], most: int | None) -> EvaluationSet:
     if most is not None and len(texts) > most:
-        kept = np.sort(np.random.default_rng(SAMPLE_SEED).permutation(len(texts))[:most])
+        kept = fixed_sample(len(texts), most)
         texts, labels = [texts[at] for at in kept], [labels[at] for at in kept]
     content = json.dumps([list(texts), list(labels)])
     return EvaluationSet(name, hashlib.sha256(content.encode()).hexdigest(), tuple(texts), tuple(labels))

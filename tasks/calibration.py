@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 from farm.errors import RequestError
 from farm.records import ModelInfo, Workload
@@ -16,6 +17,9 @@ from tasks.method import Arrays
 from tasks.progress import SilentProgress
 
 DEMO_TEXTS = "demo"
+
+FOREIGN_TEXTS = "calibrated on the demo's English product reviews: name texts of your own with the option calibration"
+"""What to know of a model that is not the demo and was quantized with the demo's texts, which is the default."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,12 @@ class CalibrationOptions:
 
     calibration: str = DEMO_TEXTS
     samples: int = 64
+
+
+def calibration_source(options_class: type, options: Mapping[str, Any]) -> str | None:
+    """Where a method with these options takes its calibration texts from; None where it calibrates with none."""
+    defaults = {field.name: field.default for field in fields(options_class)}
+    return str(options.get("calibration", defaults["calibration"])) if "calibration" in defaults else None
 
 
 def calibration_texts(source: str) -> tuple[str, ...]:

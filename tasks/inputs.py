@@ -44,6 +44,15 @@ def encode_sentences(model: ModelInfo, sentences: Sequence[str], length: int) ->
     return _arrays(model, _tokenizer(model, length).encode_batch(list(sentences)))
 
 
+def pad_further(model: ModelInfo, encoded: TokenArrays, length: int) -> TokenArrays:
+    """The same sequences with padding added on the right up to `length`, which changes no answer of the model."""
+    padding = {"input_ids": padding_settings(model, length)["id"]}
+    return {
+        name: np.pad(array, ((0, 0), (0, length - array.shape[1])), constant_values=padding.get(name, 0))
+        for name, array in encoded.items()
+    }
+
+
 def padding_settings(model: ModelInfo, length: int) -> dict[str, Any]:
     """How texts are padded and cut: the padding token and its id, and on which side each happens."""
     tokenizer = _tokenizer(model, length)

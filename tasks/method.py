@@ -34,7 +34,8 @@ class Loaded(Protocol):
         """Return evidence of what runs. Raises ProofFailedError where it contradicts what the method promises.
 
         `remarks`, if there, is a list of sentences without full stops that the table prints: what this method does
-        without for this model.
+        without for this model. `precision_shares`, if there, has the shares of the precisions that products of a kind
+        (`linear`, `attention`) were seen to run in, where they are not all in that of `precision_of`.
         """
 
 
@@ -123,6 +124,10 @@ class Method(ABC):
                 f"{self.id} leaves out what a model's head does not read, but that of {model.name} reads all tokens"
             )
 
+    def check_options(self, machine: Machine, options: Mapping[str, Any]) -> None:
+        """Raise MethodUnsupportedError where an option asks for what this machine does not have."""
+        del machine, options
+
     def instruction_sets(self) -> set[str]:
         """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""
         return set()
@@ -131,7 +136,7 @@ class Method(ABC):
         """Return the precision of products with weights (`linear`) or of those between activations (`attention`).
 
         Asked in the cell, where the CPU may decide. Quantizing to int8 is taken to leave attention in fp32, for none of
-        its operands is a weight.
+        its operands is a weight. A proof that knows better says so in `precision_shares`.
         """
         del workload
         usual = "fp32" if product == "attention" and self.precision == "int8" else self.precision

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from farm.records import Workload
 from tasks.cuda_ends import DeviceEnds
 from tasks.method import Arrays
 from tasks.onnx_graphs import GRAPH, load_facts
-from tasks.onnx_sessions import PROVIDERS, SessionCallable, SessionOptions, session_options
+from tasks.onnx_sessions import PROVIDERS, SessionCallable, SessionOptions, profiled_session, session_options
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = PROVIDERS["cuda"]
@@ -65,7 +64,7 @@ class BoundSession(SessionCallable):
         session: Any,
         workload: Workload,
         folder: Path,
-        profile: Path,
+        profile: IO[bytes],
         *,
         weights: str,
         ends: DeviceEnds,
@@ -84,15 +83,12 @@ class BoundSession(SessionCallable):
         """Run one batch of the session's shape."""
         self._ends.receive(inputs)
         self._session.run_with_iobinding(self._binding, self._run_options)
-        logits = self._ends.send()
-        if self._executed is None:
-            self._executed = self._end_profile()
-        return {"logits": logits}
+        return {"logits": self._ends.send()}
 
     def proof(self) -> Mapping[str, Any]:
         """As on a CPU, from the profile of the first call, with the nodes that copied between sides."""
         evidence = dict(super().proof())
-        copies = Counter(each.operator for each in self._executed or () if each.operator in COPIES)
+        copies = Counter(each.operator for each in self._executed if each.operator in COPIES)
         evidence |= {
             "io_binding": True,
             "cuda_graph": self._cuda_graph,
@@ -137,17 +133,12 @@ def open_cuda_session(
 
     `runtime` is CUDA's, or something that behaves like it.
     """
-    import onnxruntime
-
     placement = placement or Placement()
     facts = load_facts(folder)
     cuda_graph = bool(getattr(settings, "cuda_graph", False))
     options = session_options(workload.threads, settings, {})
     for axis, size in zip(AXES, (workload.batch_size, workload.length), strict=True):
         options.add_free_dimension_override_by_name(axis, size)
-    profile = Path(mkdtemp(prefix="farm-ort-profile-"))
-    options.enable_profiling = True
-    options.profile_file_prefix = str(profile / "first-call")
     if placement.device_type == "cuda":
         load_cuda_libraries()
     shape = (workload.batch_size, workload.length)
@@ -155,7 +146,7 @@ def open_cuda_session(
     providers = placement.providers(ends.stream_address, cuda_graph)
     if placement.device_type == "cpu":
         providers = [PROVIDERS["cpu"]]
-    session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=providers)
+    session, profile = profiled_session(folder / GRAPH, options, providers)
     # A provider that cannot be loaded is left out with a warning; the session would then run on the CPU.
     if placement.provider not in session.get_providers():
         raise ProofFailedError(

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 Shape = tuple[int, ...]
 Tensor = tuple[str, Shape]
 Operand = Literal["weights", "activations"]
+
+CALL = "model_run"
+"""The event that spans one call of the session."""
 
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul")
 INT8_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm")
@@ -49,13 +51,14 @@ class Execution:
     products: tuple[Product, ...]
 
 
-def read_profile(path: Path) -> list[Execution]:
-    """Everything that ran, in order, from the JSON file that `InferenceSession.end_profiling` wrote."""
-    events = json.loads(path.read_text())
+def read_profile(written: IO[bytes]) -> list[Execution]:
+    """What the first call ran, in order, from the JSON that `InferenceSession.end_profiling` wrote."""
+    events = json.load(written)
+    ends_us = min(event["ts"] + event["dur"] for event in events if event["name"] == CALL)
     return [
         Execution(event["args"]["op_name"], event["args"]["provider"], products_of(event["args"]))
         for event in events
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] <= ends_us
     ]
 
 

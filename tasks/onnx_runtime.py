@@ -46,7 +46,12 @@ class OnnxMethod(Method):
     def check_supported(self, machine: Machine, device: Device) -> None:
         """On a GPU the installed build must hold the CUDA provider: a silent fallback to the CPU is never accepted."""
         super().check_supported(machine, device)
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MethodUnsupportedError(
+                f"{self.id} needs the package 'onnxruntime', which is installed but cannot be imported: {error}"
+            ) from error
 
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 import numpy as np
 
@@ -46,35 +46,31 @@ class SessionOptions:
 class SessionCallable:
     """An inference session called with named NumPy arrays.
 
-    The session is profiled over its very first call only, so that the proof speaks of the session that is timed.
-    `weights` names the arithmetic that every product with weights must run in.
+    The session writes a profile until it is asked for its proof, which reads what the first call ran: so it speaks of
+    the session that is timed, and no call waits for it. `weights` names the arithmetic that every product with weights
+    must run in.
     """
 
-    def __init__(self, session: Any, workload: Workload, facts: GraphFacts, profile: Path, weights: str) -> None:
+    def __init__(self, session: Any, workload: Workload, facts: GraphFacts, profile: IO[bytes], weights: str) -> None:
         self._session = session
         self._workload = workload
         self._facts = facts
         self._profile = profile
         self._weights = weights
-        self._executed: list[Execution] | None = None
+        self._executed: list[Execution] = []
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run one batch; the session copies to and from the device itself."""
-        logits = self._session.run(["logits"], inputs)[0]
-        if self._executed is None:
-            self._executed = self._end_profile()
-        return {"logits": logits}
+        return {"logits": self._session.run(["logits"], inputs)[0]}
 
     def proof(self) -> Mapping[str, Any]:
         """Operators per provider, fused ones, and multiply-adds by arithmetic, from the profile of the first call.
 
         Raises ProofFailedError where an operator ran elsewhere, a product with weights ran in another arithmetic,
-        attention is not fused in a family whose attention can be, or a pruned graph computes what is never read.
+        attention is not fused in a family whose attention can be, a pruned graph computes what is never read, or the
+        session has other threads than the cell.
         """
-        if self._executed is None:
-            ones = np.ones((self._workload.batch_size, self._workload.length), np.int64)
-            self(dict.fromkeys(self._facts.inputs, ones))
-        executed = self._executed or []
+        executed = self._first_call()
         work = multiply_adds(executed)
         evidence = {
             "providers": self._session.get_providers(),
@@ -88,6 +84,10 @@ class SessionCallable:
             "pruned_operators": self._facts.pruning.operators if self._facts.pruning else 0,
             "remarks": list(self._facts.notes),
         }
+        if evidence["intra_op_threads"] != self._workload.threads:
+            raise ProofFailedError(
+                f"ONNX Runtime uses {evidence['intra_op_threads']} threads, not {self._workload.threads}"
+            )
         self._check_provider(evidence["nodes_per_provider"])
         self._check_arithmetic(executed)
         self._check_fusion(evidence["fused_nodes"])
@@ -127,28 +127,40 @@ class SessionCallable:
                 f"{self._facts.pruning.multiply_adds}"
             )
 
-    def _end_profile(self) -> list[Execution]:
-        """Stop profiling and read what ran."""
-        written = Path(self._session.end_profiling())
-        executed = read_profile(written)
-        written.unlink()
-        self._profile.rmdir()
-        return executed
+    def _first_call(self) -> list[Execution]:
+        """What the first call ran; profiling ends here, after one call at least."""
+        if not self._profile.closed:
+            ones = np.ones((self._workload.batch_size, self._workload.length), np.int64)
+            # Every model has a token 1, but some have a single type of tokens.
+            self({name: ones * (name != "token_type_ids") for name in self._facts.inputs})
+            self._session.end_profiling()
+            with self._profile:
+                self._executed = read_profile(self._profile)
+        return self._executed
 
 
 def open_session(
     folder: Path, workload: Workload, settings: SessionOptions, weights: str, entries: Mapping[str, str]
 ) -> SessionCallable:
     """A session on the graph in `folder` with the cell's threads and further configuration `entries`."""
+    options = session_options(workload.threads, settings, entries)
+    providers = list({PROVIDERS[workload.device]: None, PROVIDERS["cpu"]: None})
+    session, profile = profiled_session(folder / GRAPH, options, providers)
+    return SessionCallable(session, workload, load_facts(folder), profile, weights)
+
+
+def profiled_session(graph: Path, options: Any, providers: Sequence[Any]) -> tuple[Any, IO[bytes]]:
+    """A session that profiles its calls, and the file that the profile will be in when profiling ends.
+
+    The file has no name any more: however the process ends, nothing stays behind.
+    """
     import onnxruntime
 
-    options = session_options(workload.threads, settings, entries)
-    profile = Path(mkdtemp(prefix="farm-ort-profile-"))
-    options.enable_profiling = True
-    options.profile_file_prefix = str(profile / "first-call")
-    providers = list({PROVIDERS[workload.device]: None, PROVIDERS["cpu"]: None})
-    session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=providers)
-    return SessionCallable(session, workload, load_facts(folder), profile, weights)
+    with TemporaryDirectory(prefix="farm-ort-profile-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "calls")
+        session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
+        return session, next(Path(folder).iterdir()).open("rb")
 
 
 def session_options(threads: int, settings: SessionOptions, entries: Mapping[str, str]) -> Any:

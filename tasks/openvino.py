@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,83 +15,69 @@ from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
 from tasks.instruction_sets import computes_bf16, needs_bf16
 from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.models import read_architecture
+from tasks.openvino_proof import (
+    attention_work,
+    check_precisions,
+    check_pruning,
+    executed_nodes,
+    linear_work,
+    shares,
+)
 from tasks.steps import step
 
 IR = "model.xml"
-
-PRODUCTS = ("FullyConnected", "MatMul")
-"""Types of executed nodes that multiply matrices; attention may be fused into a Subgraph, which is counted apart."""
-
-PRECISION_NAMES: Mapping[str, tuple[str, ...]] = {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("i8", "u8")}
-"""How the runtime spells the precision of what a node reads."""
-
-LEAST_QUANTIZED = 0.95
-"""Share of the multiplications by weights that must run on int8: a small classifier may stay in floating point."""
 
 
 class CompiledCallable:
     """A compiled model called with named NumPy arrays; its proof is the model that the runtime executes."""
 
-    def __init__(self, compiled: Any, model: ModelInfo, workload: Workload, precision: str) -> None:
+    def __init__(self, compiled: Any, model: ModelInfo, workload: Workload, method: OpenVinoFp32) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self._names = model.input_names
+        self._model = model
         self._workload = workload
-        self._precision = precision
+        self._method = method
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run one batch on the caller's arrays, without copying them."""
-        result = self._request.infer({name: inputs[name] for name in self._names}, share_inputs=True)
+        result = self._request.infer({name: inputs[name] for name in self._model.input_names}, share_inputs=True)
         return {"logits": np.array(result[0])}
 
     def proof(self) -> Mapping[str, Any]:
-        """Executed nodes by type, precision and kernel, and the share of each precision in products with weights."""
-        nodes = [_executed(node) for node in self._compiled.get_runtime_model().get_ordered_ops()]
-        shares = product_shares(nodes)
-        threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
+        """Executed products by precision and kernel, what attention ran in, and the settings of the compiled model.
+
+        Raises ProofFailedError where a product with weights ran in another precision, FP32 attention did, the model
+        has other threads or another hint than it was given, or a pruned one computes what is never read.
+        """
+        nodes = executed_nodes(self._compiled.get_runtime_model())
+        work, attention = linear_work(nodes), shares(attention_work(nodes))
         evidence = {
-            "inference_threads": threads,
+            "inference_threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
             "streams": int(self._compiled.get_property("NUM_STREAMS")),
-            "precision_hint": str(self._compiled.get_property("INFERENCE_PRECISION_HINT")),
-            "product_shares": shares,
-            "kernels": dict(Counter(node.kernel for node in nodes if node.kind in PRODUCTS)),
+            "precision_hint": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+            "multiply_adds_with_weights": sum(work.values()),
+            "product_shares": shares(work),
+            "precision_shares": {"attention": attention} if attention else {},
+            "kernels": dict(Counter(node.kernel for node in nodes if node.kind in ("FullyConnected", "MatMul"))),
             "fused_subgraphs": dict(Counter(node.precision for node in nodes if node.kind == "Subgraph")),
-            "dynamic_nodes": sum(node.size is None for node in nodes),
+            "dynamic_nodes": sum(node.written is None for node in nodes),
+            "remarks": self._method.remarks(self._workload, attention),
         }
-        if threads != self._workload.threads:
-            raise ProofFailedError(f"OpenVINO uses {threads} threads, not {self._workload.threads}")
-        mine = sum(shares.get(name, 0.0) for name in PRECISION_NAMES[self._precision])
-        if mine < (LEAST_QUANTIZED if self._precision == "int8" else 1.0):
-            raise ProofFailedError(f"{mine:.0%} of the multiplications by weights ran in {self._precision}: {shares}")
+        self._check_settings(evidence)
+        check_precisions(self._method.precision, evidence["product_shares"], attention)
+        if self._method.prunes_last_layer:
+            check_pruning(work, read_architecture(self._model), (self._workload.batch_size, self._workload.length))
         return evidence
 
-
-@dataclass(frozen=True, slots=True)
-class ExecutedNode:
-    """A node of the runtime's own graph: type, precision and kernel as it names them; `size` is of its output."""
-
-    kind: str
-    precision: str
-    kernel: str
-    size: int | None
-
-
-def product_shares(nodes: Sequence[ExecutedNode]) -> dict[str, float]:
-    """The share of each precision in the fully connected layers, weighted by the size of their outputs."""
-    weights: Counter[str] = Counter()
-    for node in nodes:
-        if node.kind == "FullyConnected":
-            weights[node.precision] += node.size or 1
-    total = sum(weights.values())
-    return {precision: weight / total for precision, weight in sorted(weights.items())}
-
-
-def _executed(node: Any) -> ExecutedNode:
-    facts = node.get_rt_info()
-    shape = node.get_output_partial_shape(0) if node.get_output_size() else None
-    size = prod(int(each.get_length()) for each in shape) if shape is not None and shape.is_static else None
-    kind, precision, kernel = (facts[key].astype(str) for key in ("layerType", "runtimePrecision", "primitiveType"))
-    return ExecutedNode(kind, precision, kernel, size)
+    def _check_settings(self, evidence: Mapping[str, Any]) -> None:
+        threads, hint = evidence["inference_threads"], evidence["precision_hint"]
+        if threads != self._workload.threads:
+            raise ProofFailedError(f"OpenVINO uses {threads} threads, not {self._workload.threads}")
+        if hint != self._method.activations(self._workload):
+            raise ProofFailedError(
+                f"OpenVINO computes what is not quantized in {hint}, not in {self._method.activations(self._workload)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -139,12 +124,17 @@ class OpenVinoFp32(Method):
 
         settings = device_settings(self, workload)
         compiled = openvino.Core().compile_model(folder / IR, "CPU", settings)
-        return CompiledCallable(compiled, model, workload, self.precision)
+        return CompiledCallable(compiled, model, workload, self)
 
     def activations(self, workload: Workload) -> str:
         """What is not quantized runs in this precision; without a hint OpenVINO would choose BF16 where it can."""
         del workload
         return "f32"
+
+    def remarks(self, workload: Workload, attention: Mapping[str, float]) -> list[str]:
+        """What to say of a model whose products between activations ran so, by precision."""
+        del workload, attention
+        return []
 
     def _convert(self, model: ModelInfo, workload: Workload) -> Any:
         import openvino
@@ -229,6 +219,11 @@ class OpenVinoInt8(OpenVinoFp32):
         if not {"avx2", "asimddp"} & set(machine.instruction_sets):
             raise MethodUnsupportedError(f"{self.id} needs AVX2 or Arm's dot product instructions; this CPU lacks them")
 
+    def check_options(self, machine: Machine, options: Mapping[str, Any]) -> None:
+        """BF16 activations need a CPU that computes in BF16; OpenVINO would run FP32 instead."""
+        if QuantizationOptions(**options).activations == "bf16":
+            needs_bf16(f"{self.id} with activations: bf16", machine)
+
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Ranges of activations come from the calibration texts at the cell's shape."""
         options = QuantizationOptions(**workload.options)
@@ -257,11 +252,10 @@ class OpenVinoInt8(OpenVinoFp32):
             advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
         )
 
-    def precision_of(self, product: str, workload: Workload) -> str:
-        """Attention is quantized too unless the options say otherwise; it then runs in what is not quantized."""
-        if product == "linear" or QuantizationOptions(**workload.options).attention:
-            return "int8"
-        return "bf16" if self.activations(workload) == "bf16" else "fp32"
+    def remarks(self, workload: Workload, attention: Mapping[str, float]) -> list[str]:
+        """Whether attention is quantized is the runtime's decision in the end."""
+        asked = QuantizationOptions(**workload.options).attention
+        return ["attention was to be quantized and is not"] if asked and attention and "int8" not in attention else []
 
     def activations(self, workload: Workload) -> str:
         """What the options say; by themselves BF16 where this CPU computes in it."""

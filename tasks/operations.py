@@ -79,11 +79,12 @@ class Work:
         """Those of a call."""
         return self.linear + self.attention
 
-    def by_precision(self, precisions: Mapping[str, str]) -> dict[str, int]:
-        """Operations by the precision they run in, given that of each of `PRODUCTS`."""
+    def by_precision(self, shares: Mapping[str, Mapping[str, float]]) -> dict[str, int]:
+        """Operations by the precision they run in, given the shares of precisions in each of `PRODUCTS`."""
         counted: dict[str, int] = {}
         for product, operations in zip(PRODUCTS, (self.linear, self.attention), strict=True):
-            counted[precisions[product]] = counted.get(precisions[product], 0) + operations
+            for precision, share in shares[product].items():
+                counted[precision] = counted.get(precision, 0) + round(share * operations)
         return counted
 
 

@@ -51,16 +51,18 @@ def suite_of(**keys: Any) -> Suite:
     return parse_suite({"methods": list(METHODS), "lengths": [64, 128], **keys})
 
 
-def supports_all(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
+def supports_all(
+    method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]
+) -> None:
     """Whatever is asked for runs."""
-    del method_id, machine, device, model
+    del method_id, machine, device, model, options
 
 
 def supports_all_but(*missing: str) -> Support:
     """These methods lack something, all others run."""
 
-    def check(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
-        del machine, device, model
+    def check(method_id: str, machine: Machine, device: Device, model: ModelInfo, options: Mapping[str, Any]) -> None:
+        del machine, device, model, options
         if method_id in missing:
             raise MethodUnsupportedError(f"{method_id} needs what is not here")
 

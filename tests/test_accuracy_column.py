@@ -66,8 +66,8 @@ def test_a_method_right_on_the_same_texts_has_nothing_under_its_accuracy_and_the
     table = table_of(judged("onnxruntime", 0, 0))
     assert [row.accuracy_change for row in table.blocks[0].rows] == [None, None]
     assert lines_of(table)[0] == (
-        "Accuracy on 678 held-out texts, the baseline's within [85.9, 90.7]; below it the change from the baseline in "
-        "points [paired 95 % interval]; none: right on the same texts (+-0.56)."
+        "Accuracy on 678 held-out texts at length 64, the baseline's within [85.9, 90.7]; below it the change from the "
+        "baseline in points [paired 95 % interval]; none: right on the same texts (+-0.56)."
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 import pytest
 from control_suites import Place, new_place
+from made_up import MACHINE
 
-from farm.bench import lay_out
+from farm.bench import check_calibration, lay_out
 from farm.cli.commands import run_app
 from farm.errors import RequestError
 from farm.events import Silent
+from farm.records import Machine
 from farm.replica import Evaluation
 from farm.suite import parse_suite
 from tasks import method as registry
@@ -132,22 +134,52 @@ def test_calibrating_with_texts_that_are_judged_on_is_refused(place: Place) -> N
         "control-calibrated-default",
     ],
 )
+@pytest.mark.parametrize("command", ["run", "plan"])
 def test_a_suite_that_calibrates_with_what_it_judges_on_is_one_line_and_exit_code_2(
-    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, chosen: Any
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, chosen: Any, command: str
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("ray.init", refuse)
-    assert run_app(["run", str(place.suite(methods=["control-null", chosen]))]) == 2
+    assert run_app([command, str(place.suite(methods=["control-null", chosen]))]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("farm: calibration: 2 texts of 'seen.csv' are in the accuracy data set too")
     assert "\n" not in said
     assert not place.results.exists() or not list(place.results.rglob("*.parquet"))
 
 
-def test_a_suite_that_calibrates_with_other_texts_is_laid_out(place: Place) -> None:
-    chosen = {"method": "control-calibrated", "options": {"calibration": str(place.root / "unseen.csv")}}
-    suite = {"methods": ["control-null", chosen], "lengths": [8], "accuracy": {"dataset": "texts.csv"}}
-    bench = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent())
-    assert bench.evaluation is not None
+def checked(method: Any, dataset: str = "texts.csv", machine: Machine = MACHINE) -> None:
+    suite = {"methods": ["control-null", method], "lengths": [8], "accuracy": {"dataset": dataset}}
+    check_calibration(parse_suite(suite), resolve_model("model", SilentProgress()), [machine], Silent())
+
+
+def test_a_suite_that_calibrates_with_other_texts_is_accepted(place: Place) -> None:
+    unseen = str(place.root / "unseen.csv")
+    checked({"method": "control-calibrated", "options": {"calibration": unseen}})
+    with pytest.raises(RequestError, match=r"2 texts of 'seen\.csv'"):
+        checked("control-calibrated-default")
+
+
+@pytest.mark.usefixtures("place")
+def test_texts_are_not_read_for_a_method_that_cannot_run_nor_for_the_demos_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("texts were read")
+
+    monkeypatch.setattr("farm.bench.check_disjoint", refuse)
+    checked("control-calibrated", dataset="demo")
+    monkeypatch.setattr(CalibratedByDefault, "devices", ("cuda",))
+    checked("control-calibrated-default")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_sample_of_the_texts_is_padded_to_every_longer_length() -> None:
+    suite = {"methods": ["control-null"], "lengths": [8, 16, 24], "accuracy": {"dataset": "texts.csv"}}
+    evaluation = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent()).evaluation
+    assert evaluation is not None
+    assert sorted(evaluation.padded) == [16, 24]
+    for name, fill in (("input_ids", 0), ("attention_mask", 0)):
+        judged, longer = evaluation.encoded[name][evaluation.sample], evaluation.padded[24][name]
+        assert longer.shape == (len(evaluation.sample), 24)
+        assert (longer[:, :8] == judged).all()
+        assert (longer[:, 8:] == fill).all()

@@ -151,7 +151,8 @@ def test_a_layer_that_was_not_quantized_fails_the_proof(bench: Bench) -> None:
 
 def test_openvino_proves_int8_products_with_weights(bench: Bench) -> None:
     proof = bench.load("openvino-int8").proof()
-    assert sum(share for name, share in proof["product_shares"].items() if name in ("u8", "i8")) > 0.95
+    assert proof["product_shares"]["int8"] > 0.95
+    assert sum(proof["precision_shares"]["attention"].values()) == pytest.approx(1.0)
     assert proof["inference_threads"] == 2
 
 

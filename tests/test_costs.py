@@ -125,6 +125,12 @@ def test_the_dearest_preparations_are_taken_apart() -> None:
     assert "onnxruntime 21.4 s (export 15.0, fuse 6.30)" in lines
 
 
+def test_that_only_a_processs_first_preparation_includes_imports_is_said_where_lengths_are_compared() -> None:
+    said = "Prepare: the first that a process makes includes imports"
+    assert said in " ".join(to_text(speedup_table(costly_rows())).split())
+    assert said not in to_text(speedup_table([row for row in costly_rows() if row["length"] == 64]))
+
+
 def test_a_table_without_costs_has_no_summary_of_them() -> None:
     text = to_text(speedup_table([speedup_row("pytorch"), speedup_row("quantized")]))
     assert "prepare" not in text and "Costs" not in text and "limit" not in text

@@ -80,8 +80,8 @@ def test_of_several_classes_one_without_the_asked_threads_is_left_out_with_the_r
     assert plan.left_out == {"4 threads on plain-red": "it has 1 cores"}
 
 
-def _not_on_red(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
-    del device, model
+def _not_on_red(method_id: str, machine: Machine, device: Device, model: ModelInfo, options: object) -> None:
+    del device, model, options
     if machine.hardware_class == "plain-red":
         raise MethodUnsupportedError(f"{method_id} needs what is not here")
 

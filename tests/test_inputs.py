@@ -11,7 +11,7 @@ from small_models import save_model
 
 from farm.errors import RequestError
 from farm.records import ModelInfo
-from tasks.inputs import build_inputs, encode_sentences
+from tasks.inputs import build_inputs, encode_sentences, pad_further
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
@@ -91,3 +91,9 @@ def test_a_broken_tokenizer_is_refused(model: ModelInfo) -> None:
     (Path(model.folder) / "tokenizer.json").write_text("{}")
     with pytest.raises(RequestError, match=r"tokenizer\.json cannot be read"):
         encode_sentences(model, TEXTS, 12)
+
+
+def test_padding_further_gives_what_padding_to_the_longer_length_at_once_would(model: ModelInfo) -> None:
+    longer, at_once = pad_further(model, encode_sentences(model, TEXTS, 12), 20), encode_sentences(model, TEXTS, 20)
+    assert all((longer[name] == at_once[name]).all() for name in at_once)
+    assert set(longer) == set(at_once)

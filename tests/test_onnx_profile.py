@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -97,15 +97,19 @@ def test_the_int8_share_is_weighted_by_multiply_adds() -> None:
     assert int8_share({}) == 0.0
 
 
-def test_a_profile_is_read_without_what_is_no_kernel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("span_first", [True, False])
+def test_the_kernels_of_the_first_call_are_read_and_nothing_else(span_first: bool) -> None:
     node = _node("MatMul", [{"float": [1, 7, 24]}], [{"float": [1, 7, 48]}])
-    events = [
-        {"cat": "Session", "name": "model_run", "args": {}},
-        {"cat": "Node", "name": "product_fence_before", "args": {"op_name": "MatMul"}},
-        {"cat": "Node", "name": "product_kernel_time", "args": node},
-    ]
-    path = tmp_path / "profile.json"
-    path.write_text(json.dumps(events))
-    assert [(each.operator, each.provider, len(each.products)) for each in read_profile(path)] == [
+    events: list[dict[str, Any]] = []
+    for start_us in (100, 200):
+        span = {"cat": "Session", "name": "model_run", "args": {}, "ts": start_us, "dur": 50}
+        inside = {"cat": "Node", "ts": start_us + 10, "dur": 5}
+        within = [
+            inside | {"name": "product_fence_before", "args": {"op_name": "MatMul"}},
+            inside | {"name": "product_kernel_time", "args": node},
+        ]
+        events += [span, *within] if span_first else [*within, span]
+    read = read_profile(BytesIO(json.dumps(events).encode()))
+    assert [(each.operator, each.provider, len(each.products)) for each in read] == [
         ("MatMul", "CPUExecutionProvider", 1)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,3 +108,14 @@ def test_weights_have_seven_bits_only_where_eight_would_overflow(
     depends = find_method(DYNAMIC).depends_on(Workload("cpu", 2, 1, 64, options))
     assert depends is not None
     assert depends["reduce_range"] is reduced
+
+
+def test_an_installed_library_that_cannot_be_imported_is_unsupported_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('libgomp.so.1 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(MethodUnsupportedError, match=r"installed but cannot be imported: libgomp\.so\.1 is missing"):
+        find_method("onnxruntime-fp32").check_supported(X86, "cpu")

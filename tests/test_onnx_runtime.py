@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,6 +89,20 @@ def test_a_method_answers_what_the_baseline_answers(bench: Bench, method_id: str
     assert answered.dtype == np.float32
     assert np.abs(answered - expected).max() <= (1e-4 if find_method(method_id).exact else 0.25)
     assert np.abs(expected[0] - expected[1]).max() > 0.01  # the inputs matter
+
+
+@pytest.mark.real
+def test_no_profile_stays_behind_and_the_first_call_alone_is_proven(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    unproven, call = bench.load("onnxruntime-fp32"), bench.load("onnxruntime-fp32")
+    unproven(bench.inputs)
+    for _ in range(3):
+        call(bench.inputs)
+    assert call.proof()["fused_nodes"]["Attention"] == LAYERS
+    assert call.proof() == call.proof()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.real

@@ -130,8 +130,10 @@ def test_the_numbers_read_are_the_models_matrices() -> None:
 
 def test_operations_go_to_the_precisions_they_run_in() -> None:
     work = Work(linear=100, attention=10, fixed=5, numbers_read=1)
-    assert work.by_precision({"linear": "int8", "attention": "fp32"}) == {"int8": 100, "fp32": 10}
-    assert work.by_precision({"linear": "bf16", "attention": "bf16"}) == {"bf16": work.operations} == {"bf16": 110}
+    assert work.by_precision({"linear": {"int8": 1.0}, "attention": {"fp32": 1.0}}) == {"int8": 100, "fp32": 10}
+    assert work.by_precision({"linear": {"bf16": 1.0}, "attention": {"bf16": 1.0}}) == {"bf16": 110}
+    split = work.by_precision({"linear": {"int8": 1.0}, "attention": {"int8": 0.5, "fp32": 0.5}})
+    assert split == {"int8": 105, "fp32": 5}
 
 
 @pytest.mark.parametrize("config", [{}, {"model_type": "bert", "hidden_size": 24}, {"model_type": "distilbert"}])

@@ -261,8 +261,8 @@ def test_the_model_decides_what_fits() -> None:
     assert len(plan_of(model=large).cohorts) > len(plan_of().cohorts)
 
 
-def _no_cuda(method_id: str, machine: Machine, device: Device, model: ModelInfo) -> None:
-    del machine, model
+def _no_cuda(method_id: str, machine: Machine, device: Device, model: ModelInfo, options: object) -> None:
+    del machine, model, options
     if device == "cuda":
         raise MethodUnsupportedError(f"{method_id} needs CUDA")
 

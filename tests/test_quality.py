@@ -9,13 +9,14 @@ import pytest
 
 from farm.proportions import mcnemar, paired_difference_interval, wilson_interval
 from farm.quality import (
-    AGREEMENT_TEXTS,
     LEAST_AGREEMENT,
     PARITY_LIMIT,
+    SAMPLE_TEXTS,
     accuracy_columns,
     agreement_fault,
     judge,
     largest_difference,
+    likeness_fault,
     parity_fault,
     predictions,
 )
@@ -73,27 +74,51 @@ def _disagreeing(texts: int, wrong: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return baseline, other
 
 
-def test_reduced_precision_must_agree_on_the_fixed_texts() -> None:
-    few = judge(*_disagreeing(300, list(range(13))), labels=None, exact=False, max_drop_points=None)
-    many = judge(*_disagreeing(300, list(range(14))), labels=None, exact=False, max_drop_points=None)
+def test_reduced_precision_must_agree_on_the_texts() -> None:
+    few = judge(*_disagreeing(256, list(range(13))), labels=None, exact=False, max_drop_points=None)
+    many = judge(*_disagreeing(256, list(range(14))), labels=None, exact=False, max_drop_points=None)
     assert few.fault is None
     assert many.fault == "predicts what the baseline predicts on 242 of 256 texts, clearly below 97%"
 
 
 def test_a_method_that_agrees_on_97_percent_is_refused_in_at_most_one_sample_of_forty() -> None:
-    agreeing = np.random.default_rng(0).binomial(AGREEMENT_TEXTS, LEAST_AGREEMENT, size=2_000)
-    refused = np.mean([agreement_fault(int(count), AGREEMENT_TEXTS) is not None for count in agreeing])
+    agreeing = np.random.default_rng(0).binomial(256, LEAST_AGREEMENT, size=2_000)
+    refused = np.mean([agreement_fault(int(count), 256) is not None for count in agreeing])
     assert 0 < refused <= 0.025
 
 
-def test_only_the_first_texts_decide_while_agreement_counts_all() -> None:
-    judged = judge(*_disagreeing(512, list(range(256, 512))), labels=None, exact=False, max_drop_points=None)
-    assert judged.fault is None
-    assert (judged.agreement, judged.agreement_n) == (0.5, 512)
+@pytest.mark.parametrize("wrong", [range(40), range(260, 300), range(0, 300, 7)])
+def test_disagreement_counts_wherever_in_the_file_it_stands(wrong: range) -> None:
+    judged = judge(*_disagreeing(300, list(wrong)), labels=None, exact=False, max_drop_points=None)
+    assert judged.fault is not None
+    assert (judged.agreement, judged.agreement_n) == (1 - len(wrong) / 300, 300)
 
 
-def test_agreement_alone_does_not_disqualify_an_exact_method() -> None:
-    assert judge(*_disagreeing(10, [0, 1]), labels=None, exact=True, max_drop_points=None).fault is None
+def test_an_exact_method_must_give_the_baselines_logits_for_every_text() -> None:
+    """A wrong mask shows in padded texts alone, and may leave every prediction as it was."""
+    baseline, other = _disagreeing(678, [])
+    other[677] += 0.01
+    judged = judge(baseline, other, labels=None, exact=True, max_drop_points=None)
+    assert judged.agreement == 1.0
+    assert judged.fault == "logits differ from the baseline's by 0.01, more than 0.001"
+    assert judge(baseline, other, labels=None, exact=False, max_drop_points=None).fault is None
+
+
+def test_an_artifact_for_another_length_must_predict_what_the_judged_one_does_on_28_of_32_texts() -> None:
+    kept = likeness_fault(*_disagreeing(SAMPLE_TEXTS, [0, 1, 2, 3]), exact=False, length=64)
+    lost = likeness_fault(*_disagreeing(SAMPLE_TEXTS, [0, 1, 2, 3, 4]), exact=False, length=64)
+    assert kept is None
+    assert lost == (
+        "on the same texts, padded: predicts what its artifact for length 64 predicts on 27 of 32 texts, clearly "
+        "below 95%"
+    )
+
+
+def test_an_exact_methods_artifact_for_another_length_must_give_the_same_logits() -> None:
+    assert likeness_fault(BASELINE, BASELINE + 0.9 * PARITY_LIMIT, exact=True, length=64) is None
+    assert likeness_fault(BASELINE, BASELINE + 0.5, exact=True, length=64) == (
+        "on the same texts, padded: logits differ from those of its artifact for length 64 by 0.5, more than 0.001"
+    )
 
 
 def test_without_labels_there_is_no_accuracy_and_no_gate() -> None:
@@ -130,8 +155,8 @@ def test_a_drop_of_just_the_limit_passes_whatever_the_number_of_texts(texts: int
     for lost in range(1, 6):
         limit = 100 * lost / texts
         labels = np.ones(texts, int)
-        held = judge(*_disagreeing(texts, list(range(lost))), labels=labels, exact=True, max_drop_points=limit)
-        over = judge(*_disagreeing(texts, list(range(lost + 1))), labels=labels, exact=True, max_drop_points=limit)
+        held = judge(*_disagreeing(texts, list(range(lost))), labels=labels, exact=False, max_drop_points=limit)
+        over = judge(*_disagreeing(texts, list(range(lost + 1))), labels=labels, exact=False, max_drop_points=limit)
         assert (held.gate, over.gate) == ("pass", "fail")
 
 

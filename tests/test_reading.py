@@ -93,6 +93,14 @@ def test_columns_of_methods_alone_leave_the_lengths_out(results: Path, capsys: p
     assert "900" in out
 
 
+def test_the_share_of_predictions_that_are_the_baselines_is_a_column_for_who_asks(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "mean,agreement")
+    assert "agrees %" in out and re.search(r"quantized .* 98\.5\n", out)
+    assert "agrees %" not in printed(capsys, "table", str(results))
+
+
 def test_all_columns_at_once_fit_a_hundred_characters(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "table", str(results), "--columns", ",".join([*AT_LENGTHS, *COLUMNS]))
     assert max(map(len, out.splitlines())) <= 100

@@ -104,13 +104,17 @@ def test_what_beats_the_limit_is_called_a_mistake() -> None:
 # What rows say of the work
 
 
-def rows_of(*methods: str, inputs: str = "full", model: Architecture | None = DISTILBERT) -> list[dict[str, Any]]:
+def rows_of(
+    *methods: str, inputs: str = "full", model: Architecture | None = DISTILBERT, **proof: Any
+) -> list[dict[str, Any]]:
     """Rows of the methods, the baseline and its twin first, whose cells were loaded at length 64."""
     suite = suite_of(baseline=methods[0], methods=list(methods), lengths=[64])
     log = ReplicaLog(plan_of(suite).cohorts[0], 0, 1, SLOT)
     for cell in log.cohort.cells:
         precisions = {each: find_method(cell.method).precision_of(each, cell.workload) for each in PRODUCTS}
-        log.ready[cell.cell] = WarmUp(1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1, "method": {}}, precisions)
+        log.ready[cell.cell] = WarmUp(
+            1.0, 1, 1, True, 1.0, (((0.0, 1.0),),), {"pid": 1, "method": {}} | proof, precisions
+        )
     return build_rows(log, RunIdentity("run", "suite", inputs, MODEL, {}, model))
 
 
@@ -121,6 +125,13 @@ def test_a_row_tells_operations_by_the_precision_they_run_in() -> None:
     assert json.loads(quantized["operations_by_precision"]) == {"int8": work.linear, "fp32": work.attention}
     assert eager["operations"] == quantized["operations"] == work.operations
     assert eager["bytes_read"] == 4 * quantized["bytes_read"] == 4 * work.numbers_read
+
+
+def test_operations_are_counted_in_the_precisions_that_the_proof_saw() -> None:
+    work, seen = count_work(DISTILBERT, 1, 64), {"precision_shares": {"attention": {"int8": 0.5, "fp32": 0.5}}}
+    _, _, quantized = rows_of("pytorch-fp32", "openvino-int8", method=seen)
+    counted = {"int8": work.linear + work.attention // 2, "fp32": work.attention // 2}
+    assert json.loads(quantized["operations_by_precision"]) == counted
 
 
 def test_a_method_that_prunes_is_held_to_the_work_that_is_left() -> None:
@@ -147,6 +158,3 @@ def test_attention_is_in_what_the_method_leaves_it_in() -> None:
 
     assert attention("pytorch-int8-dynamic") == "fp32"
     assert attention("openvino-bf16") == "bf16"
-    assert attention("openvino-int8") == "int8"
-    assert attention("openvino-int8", attention=False, activations="f32") == "fp32"
-    assert attention("openvino-int8", attention=False, activations="bf16") == "bf16"

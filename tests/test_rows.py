@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from made_up import MODEL, SLOT, plan_of
+from made_up import MODEL, SLOT, plan_of, suite_of
 
 from farm.records import Failure, WarmUp
 from farm.rows import ReplicaLog, RunIdentity, build_rows
+from tasks.calibration import FOREIGN_TEXTS
 
 LOGITS = (((0.0, 1.0),),)
 
@@ -36,3 +38,18 @@ def test_without_remarks_there_are_no_reasons() -> None:
 def test_a_cell_that_failed_gives_its_failure_alone() -> None:
     rows = _rows({"remarks": ["attention is not fused"]}, failed=True)
     assert all((row["status"], row["reasons"]) == ("failed", ["it broke"]) for row in rows)
+
+
+def test_another_model_than_the_demo_that_was_calibrated_on_its_reviews_says_so() -> None:
+    def reasons(model: str, **options: object) -> list[str]:
+        chosen = {"method": "onnxruntime-int8-static", "name": "static", "options": options}
+        plan = plan_of(suite_of(methods=["control-null", chosen]), model=replace(MODEL, name=model))
+        log = ReplicaLog(plan.cohorts[0], replica=0, attempt=0, slot=SLOT)
+        for cell in log.cohort.cells:
+            log.ready[cell.cell] = WarmUp(0.1, 1000, 3, True, 1000.0, LOGITS, {"pid": 1, "method": {}})
+        rows = build_rows(log, RunIdentity("run", "suite", "full", plan.model, {}))
+        assert not any(row["reasons"] for row in rows if row["name"] != "static")
+        return list(rows[-1]["reasons"])
+
+    assert reasons("my-model") == [FOREIGN_TEXTS]
+    assert reasons("my-model", calibration="texts.csv") == reasons("demo") == []

@@ -41,7 +41,7 @@ class NumberTable:
 def speed_table(block: Block) -> NumberTable:
     """Latency and speedup at every length, the mean over them, and what they say."""
     lengths = [f"{length} tokens" for length in block.lengths]
-    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "verdict")
+    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "agrees %", "verdict")
     lines = [Line(row.name, tuple(_speed_texts(row))) for row in _fastest_first(block)]
     return NumberTable(f"Median latency, and speedup over {block.baseline} with 95 % intervals", headings, tuple(lines))
 
@@ -192,6 +192,7 @@ def _speed_texts(row: MethodRow) -> Iterable[str]:
     yield from (_entry_text(row, entry) for entry in row.entries)
     change = f"\n{change_text(row.accuracy_change)}" if row.accuracy_change else ""
     yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
+    yield _Cost("agreement", 0.01).text(row.figures)
     after_holm = f"\n{row.after_holm.held} of {row.after_holm.made} after Holm" if row.after_holm else ""
     yield f"{row.verdict}{after_holm}"
 
