@@ -36,10 +36,10 @@ FROM facts LEFT JOIN replica_latencies USING ({", ".join(summaries.PER_REPLICA)}
 
 _SAMPLES = f"""
 CREATE VIEW samples AS
-SELECT *, latency_ns / 1e6 AS latency_ms
+SELECT * EXCLUDE all_count, all_count OR NOT coalesce(tainted, false) AS counts, latency_ns / 1e6 AS latency_ms
 FROM (SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
              unnest(latency_ns) AS latency_ns, unnest(device_ns) AS device_ns, unnest(tainted) AS tainted,
-             unnest({summaries.COUNTS}) AS counts
+             {summaries.ALL_COUNT} AS all_count
       FROM measurements)
 """
 

@@ -49,14 +49,12 @@ WHAT_COUNTS = (
 
 _CLEAN = "list_transform(tainted, lambda mark: NOT mark)"
 
-_ALL_COUNT = f"""(
+ALL_COUNT = f"""(
     NOT coalesce(list_contains(tainted, true), false)
     OR len(list_distinct(list_where("round", {_CLEAN}))) < {LEAST_CLEAN_ROUNDS})"""
+"""Whether all rounds of a measurement count, in SQL; else the undisturbed do: `pairing.Process.clean_rounds`."""
 
-COUNTS = f'CASE WHEN {_ALL_COUNT} THEN list_transform("round", lambda number: true) ELSE {_CLEAN} END'
-"""For each sample of a measurement whether its round counts, in SQL: what `pairing.Process.clean_rounds` says."""
-
-_COUNTED = f"CASE WHEN {_ALL_COUNT} THEN {{0}} ELSE list_where({{0}}, {_CLEAN}) END"
+_COUNTED = f"CASE WHEN {ALL_COUNT} THEN {{0}} ELSE list_where({{0}}, {_CLEAN}) END"
 
 _PERCENTILES = ", ".join(
     f"CASE WHEN count(*) >= {needed} THEN quantile_cont(latency_ns, {percentile / 100}) / 1e6 END "
