@@ -68,8 +68,12 @@ class _Subject:
         return Workload(row["device"], row["threads"], row["batch_size"], length, options)
 
 
-def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, name: str | None = None) -> Exported:
+def export_method(
+    results: Results, verdicts: Sequence[Verdict], folder: Path, name: str | None = None, block: int | None = None
+) -> Exported:
     """Write the winner of this machine's block (or the method called `name`) into `folder`, which must be new or empty.
+
+    Of several blocks of this machine, `block` picks one: its number among all `verdicts`, from 1.
 
     Artifacts come from the cache by the key they were measured under, or are made again. The logits that are stored
     for checking are those of a process set up as a measured cell is, its proof included. Raises RequestError where
@@ -78,7 +82,7 @@ def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, n
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--export {folder}: is there already; name a new folder")
-    subject = _subject(results, _here(verdicts), name)
+    subject = _subject(results, _here(verdicts, block), name)
     workload = subject.workload(min(subject.rows))
     deployment = deployment_of(subject.method, workload)
     if deployment is None:
@@ -105,18 +109,18 @@ def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, n
     return Exported(folder, _told(folder, subject, artifacts))
 
 
-def _here(verdicts: Sequence[Verdict]) -> Verdict:
+def _here(verdicts: Sequence[Verdict], block: int | None) -> Verdict:
     """The block that was measured on hardware like this machine's: artifacts are made for a processor."""
     here = describe_machine().hardware_class
-    mine = [each for each in verdicts if each.rows[0]["hardware_class"] == here]
+    mine = {number: each for number, each in enumerate(verdicts, 1) if each.rows[0]["hardware_class"] == here}
     if not mine:
         raise RequestError(f"--export: this machine ({here}) is not of the hardware that was measured; export there")
-    if len(mine) > 1:
-        titles = "; ".join(each.title for each in mine)
-        raise RequestError(
-            f"--export: this machine has several answers in this run ({titles}); export from a run of one"
-        )
-    return mine[0]
+    listed = "; ".join(f"{number}: {each.title}" for number, each in mine.items())
+    if block is not None and block not in mine:
+        raise RequestError(f"--block {block}: is no answer for this machine, which has {listed}")
+    if block is None and len(mine) > 1:
+        raise RequestError(f"--export: this machine has several answers in this run; name one with --block ({listed})")
+    return mine[block] if block is not None else next(iter(mine.values()))
 
 
 def _subject(results: Results, verdict: Verdict, name: str | None) -> _Subject:

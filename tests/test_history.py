@@ -58,6 +58,13 @@ def test_a_run_without_a_result_keeps_its_line(tmp_path: Path) -> None:
     assert any("Too few runs" in line for line in lines(found))
 
 
+def test_brackets_in_a_reason_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = {"lengths": (64,), "replicas": 1, "status": "failed", "reasons": ["cannot read [/tmp/x/model]"]}
+    store_of(tmp_path, broken)
+    assert run_app(["history", "quantized", str(tmp_path)]) == 0
+    assert "cannot read [/tmp/x/model]" in capsys.readouterr().out
+
+
 def test_several_cells_of_a_name_are_asked_about(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"replicas": 1})
     with pytest.raises(RequestError, match="--length: 64, 128"):
