@@ -90,9 +90,11 @@ def export_method(
             f"--export: there is no program that runs {subject.method.id} with these options without the farm; name "
             "another method with --method"
         )
-    with closing(_nursery(workload, subject)) as nursery:
-        artifacts = {length: _artifact(nursery, subject, length) for length in subject.rows}
-        expected = _expected(nursery, subject, artifacts)
+    logs = Path(mkdtemp(prefix="farm-export-"))
+    with closing(_nursery(workload, subject, logs)) as nursery:
+        artifacts = {length: _artifact(nursery, subject, length, logs) for length in subject.rows}
+        expected = _expected(nursery, subject, artifacts, logs)
+    shutil.rmtree(logs, ignore_errors=True)  # kept where something failed, for the message names them
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(mkdtemp(prefix=".exporting-", dir=folder.parent))
@@ -159,27 +161,26 @@ def _model(results: Results) -> ModelInfo:
     return model
 
 
-def _nursery(workload: Workload, subject: _Subject) -> Nursery:
+def _nursery(workload: Workload, subject: _Subject, logs: Path) -> Nursery:
     """Where cells are forked, on the measured cores as far as this process may use them."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     measured = [core for core in subject.rows[workload.length]["cores"] or () if core in allowed]
-    log = Path(mkdtemp(prefix="farm-export-")) / "nursery.log"
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if workload.device == "cuda" else ""
-    return Nursery(measured or allowed, workload.threads, gpus, log)
+    return Nursery(measured or allowed, workload.threads, gpus, logs / "nursery.log")
 
 
-def _artifact(nursery: Nursery, subject: _Subject, length: int) -> Artifact:
+def _artifact(nursery: Nursery, subject: _Subject, length: int, logs: Path) -> Artifact:
     workload = subject.workload(length)
     found = find_artifact(subject.method, subject.model, workload)
     if found is not None:
         return found
-    made: Artifact = _ask(nursery, "workshop", "prepare", subject.method.id, subject.model, workload, limit_s=PREPARE_S)
+    asked = ("workshop", "prepare", subject.method.id, subject.model, workload)
+    made: Artifact = _ask(nursery, logs / f"prepare-{length}.log", *asked, limit_s=PREPARE_S)
     return made
 
 
-def _ask(nursery: Nursery, kind: Any, name: str, *arguments: Any, limit_s: float) -> Any:
+def _ask(nursery: Nursery, log: Path, kind: Any, name: str, *arguments: Any, limit_s: float) -> Any:
     """One question to a process of its own."""
-    log = Path(mkdtemp(prefix="farm-export-")) / f"{kind}.log"
     resident = nursery.fork(kind, log)
     try:
         return resident.call(name, *arguments, timeout_s=limit_s)
@@ -189,7 +190,9 @@ def _ask(nursery: Nursery, kind: Any, name: str, *arguments: Any, limit_s: float
         resident.kill()
 
 
-def _expected(nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artifact]) -> list[dict[str, Any]]:
+def _expected(
+    nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artifact], logs: Path
+) -> list[dict[str, Any]]:
     """The logits of the texts at the shortest length that holds each, from processes set up as cells are."""
     cases = []
     for length, texts in _by_length(subject).items():
@@ -199,15 +202,17 @@ def _expected(nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artif
             for one in (encode_sentences(subject.model, [text], length) for text in texts)
         ]
         cell = Cell("export", "candidate", subject.name, subject.method.id, subject.method.precision, workload)
-        logits = _answers(nursery, cell, subject.model, artifacts[length].folder, batches)
+        log = logs / f"cell-{length}.log"
+        logits = _answers(nursery, cell, subject.model, artifacts[length].folder, batches, log=log)
         cases += [
             {"text": text, "length": length, "logits": list(row)} for text, row in zip(texts, logits, strict=True)
         ]
     return cases
 
 
-def _answers(nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any]) -> list[Any]:
-    log = Path(mkdtemp(prefix="farm-export-")) / "cell.log"
+def _answers(
+    nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any], *, log: Path
+) -> list[Any]:
     resident = nursery.fork("cell", log)
     try:
         resident.call("import_runtime", cell.method, model, timeout_s=LOAD_S)

@@ -101,6 +101,8 @@ def history(
     threads: Annotated[int | None, typer.Option(help="Needed where runs have several.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; needed where runs have both.")] = None,
     hardware: Annotated[str | None, typer.Option(help="A hardware class; needed where runs have several.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="full or padded; needed where runs have both.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name; needed where runs have several.")] = None,
     measure: MeasureOption = Measure.speedup,
 ) -> int:
     """One cell over all runs, with the steps in it."""
@@ -108,7 +110,7 @@ def history(
     from farm.history import Selection, history_of
     from farm.store import Store
 
-    selection = Selection(method, length, batch_size, threads, device, hardware)
+    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model)
     found = history_of(Store(results, read_only=True), selection, measure.value)
     make_console().print(to_rich(found), highlight=False, width=READING_WIDTH)
     return DONE
@@ -143,17 +145,19 @@ def best(
     from farm.limits import Limits, parse_bytes, parse_mix, parse_ns, parse_points
     from farm.results import Results
 
-    percentiles = {name: text for name, text in (("p50", p50), ("p90", p90), ("p95", p95), ("p99", p99)) if text}
+    percentiles = {
+        name: text for name, text in (("p50", p50), ("p90", p90), ("p95", p95), ("p99", p99)) if text is not None
+    }
     limits = Limits(
         accuracy_drop_points=(
             None if max_accuracy_drop is None else parse_points(max_accuracy_drop, "--max-accuracy-drop")
         ),
-        artifact_bytes=parse_bytes(max_size, "--max-size") if max_size else None,
-        peak_rss_bytes=parse_bytes(max_memory, "--max-memory") if max_memory else None,
+        artifact_bytes=parse_bytes(max_size, "--max-size") if max_size is not None else None,
+        peak_rss_bytes=parse_bytes(max_memory, "--max-memory") if max_memory is not None else None,
         percentiles_ns={int(name[1:]): parse_ns(text, f"--{name}") for name, text in percentiles.items()},
     )
     found = Results(results, run)
-    verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths else None)
+    verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths is not None else None)
     make_console().print(to_rich(verdicts, found.run), highlight=False, width=READING_WIDTH)
     if export is not None:
         write(export_method(found, verdicts, export, method, block).told)

@@ -22,6 +22,9 @@ COLUMNS = (
 SENTINEL_RATES = {
     "fp32 products": "round_fp32_gflops",
     "bf16 products": "round_bf16_gflops",
+    "tf32 products": "round_tf32_gflops",
+    "fp16 products": "round_fp16_gflops",
+    "fp8 products": "round_fp8_gflops",
     "int8 products": "round_int8_gops",
     "memory read": "round_memory_gbs",
 }
