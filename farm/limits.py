@@ -60,7 +60,7 @@ def _latency(rows: Sequence[Row], percentile: int, limit_ns: int) -> list[str]:
     if unknown:
         return [
             f"its p{percentile} is not known at length {', '.join(unknown)}: it takes "
-            f"{PERCENTILE_SAMPLES[percentile]} samples; `farm run --effort rigorous --set budget_s=SECONDS` takes more"
+            f"{PERCENTILE_SAMPLES[percentile]} samples, and `farm run --effort standard` (or rigorous) takes more"
         ]
     worst = max(rows, key=lambda row: float(row[column]))
     if worst[column] <= limit_ns:
