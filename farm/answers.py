@@ -83,7 +83,7 @@ def _rows(answer: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*map(_values, answer.columns), strict=True)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
     """A column's values; times beyond what Python can tell, such as DuckDB's infinity, as text."""
     try:
         return list(column.to_pylist())
@@ -101,12 +101,12 @@ def _time(value: int | None, kind: pa.DataType, most: int) -> Any:
         return "infinity" if value > 0 else "-infinity"
     whole = pa.int32() if pa.types.is_date32(kind) else pa.int64()
     try:
-        return pa.array([value], whole).view(kind).to_pylist()[0]
+        return pa.array([value], whole).view(kind)[0].as_py()
     except (OverflowError, ValueError):
         return f"{value} {getattr(kind, 'unit', 'days')} since 1970"
 
 
-def _storable(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array[Any]:
+def _storable(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any] | pa.Array[Any]:
     if pa.types.is_union(column.type) or pa.types.is_interval(column.type):
         return pa.array([None if value is None else _text(value) for value in _values(column)], pa.string())
     return column

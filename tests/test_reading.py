@@ -132,6 +132,16 @@ def test_latex_is_a_table_with_its_special_characters_escaped(
         assert len({line.count(" & ") for line in rows}) == 1
 
 
+def test_percentiles_are_columns_and_say_where_they_are_withheld(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "latency,p90,p99")
+    assert re.search(r"p90 \d+(\.\d+)? ms", out)
+    assert "p99 withheld" in out and "p99 below 662" in " ".join(out.split())
+    head = printed(capsys, "table", str(results), "--columns", "p90", "--format", "csv").splitlines()[0]
+    assert "latency_p90_ns" in head.split(",")
+
+
 def test_latex_notes_keep_their_numbers_and_every_character() -> None:
     assert _latex("_foo \\ 5 %") == r"\_foo \textbackslash{} 5 \%"
     assert _latex("one\ntwo") == "one two"
