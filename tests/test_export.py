@@ -180,7 +180,9 @@ def test_results_of_other_hardware_are_not_exported_here(tmp_path: Path, model: 
 def test_one_of_several_answers_for_this_machine_is_named(tmp_path: Path, model: ModelInfo) -> None:
     results = results_of(tmp_path / "results", model, "control-null", "control-work")
     here = describe_machine().hardware_class
-    rows = [measured_row("b", 0, name, 5.0, hardware_class=here, batch_size=8) for name in ("pytorch", "control-wrong")]
+    rows = [
+        measured_row("b8", 0, name, 5.0, hardware_class=here, batch_size=8) for name in ("pytorch", "control-wrong")
+    ]
     Store(tmp_path / "results").publish_replica(RUN, "b8", 0, rows)
     results = Results(tmp_path / "results")
     with pytest.raises(RequestError, match=r"name one with --block \(1: .*batch size 1;.*; 2: .*batch size 8"):
