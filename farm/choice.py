@@ -67,26 +67,42 @@ class Choice:
     @property
     def ties(self) -> tuple[str, ...]:
         """Methods that may be as fast as the leader: with it they hold the truly fastest in 95 of 100 runs."""
-        beaten = {each.name for each in self.entrants if each.is_baseline and self._leader_is_faster}
+        beaten = {each.name for each in self.entrants if each.is_baseline and self._sure}
         return tuple(
             name for name, lead in self.leads.items() if name not in beaten and (lead.low is None or lead.low <= 1)
         )
 
     @property
     def winner(self) -> Entrant | None:
-        """What to deploy: the fastest, or the baseline where that is not shown to be faster; None without a speedup."""
+        """What to deploy: the leader, unless it is not shown to be faster than a baseline that may stay.
+
+        Then the fastest method that is shown to be, if the leader is not shown to be faster than that one either; the
+        baseline where there is none. None without a speedup.
+        """
+        if self.leader is None or self.leader in self._sure:
+            return self.leader
         baseline = next((each for each in self.entrants if each.is_baseline), None)
-        return baseline if baseline and baseline.name in self.ties else self.leader
+        if baseline is None or baseline.name not in self.leads:
+            return self.leader
+        candidate = self._sure[0] if self._sure else baseline
+        return candidate if candidate.name in self.ties else self.leader
 
     @property
-    def _leader_is_faster(self) -> bool:
-        """Whether the fastest is shown to be faster than the baseline: by its own interval, as every table says it."""
-        return self.leader is not None and self.leader.speedup.low is not None and self.leader.speedup.low > 1
+    def _sure(self) -> tuple[Entrant, ...]:
+        """Those that may be deployed and are shown to be faster than the baseline: by their own intervals, as every
+        table says it."""
+        return tuple(
+            each
+            for each in self.entrants
+            if each.name not in self.left_out and each.speedup.low is not None and each.speedup.low > 1
+        )
 
     @property
-    def runner_up(self) -> str | None:
-        """The next after the fastest that may be deployed."""
-        return next(iter(self.leads), None)
+    def runner_up(self) -> Entrant | None:
+        """The fastest that may be deployed beside the winner."""
+        return next(
+            (each for each in self.entrants if each.name not in self.left_out and each is not self.winner), None
+        )
 
 
 def choose(rows: Sequence[Row], shares: Shares | None = None, limits: Limits | None = None) -> Choice:

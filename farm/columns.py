@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from farm import stats
 from farm.errors import RequestError
 from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
 from farm.ratios import Ratio
@@ -76,6 +77,14 @@ AT_LENGTHS = {
     "speedup": ("speedup over the baseline at each length", ("speedup",)),
     "interval": ("its 95 % interval", ("speedup_low", "speedup_high")),
     "verdicts": ("faster, slower, same or unclear at each length", ("verdict",)),
+    **{
+        f"p{percent}": (
+            f"percentile of latency at each length; withheld below {needed} samples",
+            (f"latency_p{percent}_ns",),
+        )
+        for percent, needed in stats.PERCENTILE_SAMPLES.items()
+        if percent > 50
+    },
 }
 """What may stand at each length, with its columns of SPEEDUP_SCHEMA."""
 
@@ -236,12 +245,23 @@ def entry_lines(row: MethodRow, entry: Entry, wanted: Sequence[str]) -> Iterator
         yield f"{entry.word or 'no data'}{mark}"
         return
     lines = [milliseconds_text(entry.latency_ms)] if "latency" in wanted else []
+    lines += [f"{name} {_percentile_text(entry, int(name[1:]))}" for name in percentiles(wanted)]
     if entry.ratio is not None and not row.is_baseline:
         lines += filter(None, [_ratio_words(entry.ratio, wanted)])
         lines += [entry.ratio.verdict or "-"] if "verdicts" in wanted else []
     first, *rest = lines or ["baseline" if row.is_baseline else "-"]
     yield f"{first}{mark}"
     yield from rest
+
+
+def percentiles(wanted: Sequence[str]) -> list[str]:
+    """Those of the columns at lengths that are percentiles above the median."""
+    return [name for name in wanted if name[1:].isdigit()]
+
+
+def _percentile_text(entry: Entry, percent: int) -> str:
+    found_ms = entry.percentiles_ms.get(percent)
+    return "withheld" if found_ms is None else milliseconds_text(found_ms)
 
 
 def _ratio_words(ratio: Ratio, wanted: Sequence[str]) -> str:

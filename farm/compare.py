@@ -11,8 +11,8 @@ import numpy as np
 
 from farm import stats
 from farm.claims import holm
-from farm.differences import Between, Change, between_latencies, between_speedups, change
-from farm.errors import RequestError
+from farm.differences import NOTHING_MEASURED, Between, Change, between_latencies, between_speedups, change
+from farm.joining import NO_ROW, join, require_one_baseline
 from farm.ratios import FALSE_CLAIMS
 from farm.sides import Figure, Side, SideCell
 from farm.surroundings import differences
@@ -20,9 +20,10 @@ from farm.surroundings import differences
 Measure = Literal["speedup", "latency"]
 """What is judged: the speedup over each run's own baseline, in which the machine's state cancels, or the latency."""
 
-Place = tuple[str, int, int, str, int, str]
+NOT_COMPARED = "not compared"
+"""What stands for a cell that is ok in both runs and has no figure in one."""
 
-_Cells = dict[tuple[str, str, Place], SideCell]
+Place = tuple[str, int, int, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Compared:
     change: Change | None
     verdict: str
     p_holm: float | None = None
+    p_beyond: float | None = None
+    """The same for the claim that the slow-down is not the threshold."""
     broken: str | None = None
     """Why the cell has no result any more, where it had one."""
 
@@ -60,10 +63,11 @@ class Comparison:
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     differences: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def slower(self) -> tuple[Compared, ...]:
-        """Cells that hold as slower together with all other claims (Holm), by more than the threshold."""
+        """Cells shown to be slower by more than the threshold, together with all other claims (Holm)."""
         return tuple(cell for cell in self.cells if _is_slower(cell, self.threshold))
 
     @property
@@ -75,50 +79,37 @@ class Comparison:
 def compare(old: Side, new: Side, *, measure: Measure = "speedup", threshold: float = 0.0) -> Comparison:
     """Compare the cells that both runs have, of one hardware class where they share any.
 
-    `threshold` is the slow-down, a fraction, that is let pass. Raises RequestError where there is nothing to compare.
+    `threshold` is the slow-down, a fraction, that is let pass. Raises RequestError where there is nothing to compare,
+    or speedups are over different baselines.
     """
-    before, after = _places(old, new)
-    pairs = [(before[place], after[place]) for place in after if place in before]
-    if not pairs:
-        raise RequestError(
-            f"nothing to compare: runs {old.run} and {new.run} share no method at the same length, batch size, device "
-            "and number of threads"
-        )
-    shifts = _baseline_shifts(pairs)
-    twins = [cell.log_speedup.as_mean for pair in pairs for cell in pair if cell.role == "twin" and cell.log_speedup]
+    joined = join(old, new)
+    if measure == "speedup":
+        require_one_baseline(joined, old, new)
+    shifts = _baseline_shifts(joined.pairs)
+    twins = [cell.log_speedup.as_mean for cell in joined.twins if cell.log_speedup]
     between = between_speedups(twins) if measure == "speedup" else between_latencies(shifts)
-    compared = [_compared(*pair, measure, between, new.same_within) for pair in pairs if pair[0].role != "twin"]
+    compared = [_compared(*pair, measure, between, new.same_within) for pair in joined.pairs if pair[0].role != "twin"]
+    missing = [_missing(cell) for cell in joined.missing if cell.role != "twin"]
     return Comparison(
         old=old.run,
         new=new.run,
         measure=measure,
         threshold=threshold,
-        cells=tuple(_judged_together(compared)),
+        cells=tuple(_judged_together([*compared, *missing], threshold)),
         between=between,
         baseline_moved=float(np.exp(np.mean(shifts))) if shifts else None,
-        only_old=_named(before[place] for place in before if place not in after),
-        only_new=_named(after[place] for place in after if place not in before),
+        only_old=_named(joined.only_old),
+        only_new=_named(joined.only_new),
         differences=tuple(differences(old, new)),
+        warnings=tuple(_warnings(old, new, compared)),
     )
-
-
-def _places(
-    old: Side, new: Side
-) -> tuple[dict[tuple[str, str, Place], SideCell], dict[tuple[str, str, Place], SideCell]]:
-    """Both sides' cells by what makes them the same; the class counts unless the two sides share none."""
-    shared = {cell.hardware_class for cell in old.cells} & {cell.hardware_class for cell in new.cells}
-    before, after = (
-        {(cell.hardware_class if shared else "", cell.role, _place(cell)): cell for cell in side.cells}
-        for side in (old, new)
-    )
-    return before, after
 
 
 def _place(cell: SideCell) -> Place:
     return cell.name, cell.length, cell.batch_size, cell.device, cell.threads, cell.inputs
 
 
-def _named(cells: Iterator[SideCell]) -> tuple[str, ...]:
+def _named(cells: Sequence[SideCell]) -> tuple[str, ...]:
     """Methods with the lengths at which only one of the runs has them."""
     lengths: dict[str, list[int]] = {}
     for cell in cells:
@@ -173,19 +164,40 @@ def _word(old: SideCell, new: SideCell, measure: Measure) -> str:
         return new.status
     if old.status != "ok":
         return f"was {old.status}"
-    return "the yardstick" if measure == "speedup" and new.role == "baseline" else "not compared"
+    return "the yardstick" if measure == "speedup" and new.role == "baseline" else NOT_COMPARED
 
 
-def _judged_together(cells: Sequence[Compared]) -> Iterator[Compared]:
-    """Each claim with its p value adjusted for all of them: of twenty equal cells one looks changed by chance."""
-    p_values = [cell.change.p_value for cell in cells if cell.change]
-    adjusted = iter(holm(p_values))
+def _missing(old: SideCell) -> Compared:
+    """A cell that had a result, is asked for still, and has no row."""
+    gone = old.model_copy(update={"status": "missing", "latency_p50_ns": None, "reasons": ()})
+    return replace(_compared(old, gone, "latency", NOTHING_MEASURED, 0.0), broken=NO_ROW)
+
+
+def _warnings(old: Side, new: Side, cells: Sequence[Compared]) -> Iterator[str]:
+    """What makes a comparison mean something else than a reader would think."""
+    if old.run == new.run:
+        yield "a run is compared with itself, so nothing can have changed."
+    if old.model.get("sha256") and new.model.get("sha256") and old.model["sha256"] != new.model["sha256"]:
+        names = f"{old.model.get('name')}, {new.model.get('name')}"
+        yield f"the runs are of different models ({names}): a change may be the model's and not the program's."
+    unjudged = [f"{cell.name} ({cell.length})" for cell in cells if cell.verdict == NOT_COMPARED]
+    if unjudged:
+        yield f"not judged by the gate, for one of the runs has no figure for it: {', '.join(unjudged)}."
+
+
+def _judged_together(cells: Sequence[Compared], threshold: float) -> Iterator[Compared]:
+    """Each claim with its p values adjusted for all of them: of twenty equal cells one looks changed by chance."""
+    changes = [cell.change for cell in cells if cell.change]
+    adjusted = iter(holm([change.p_value for change in changes]))
+    beyond = iter(holm([change.p_of_slow_down(threshold) for change in changes]))
     for cell in cells:
-        yield replace(cell, p_holm=next(adjusted)) if cell.change else cell
+        yield replace(cell, p_holm=next(adjusted), p_beyond=next(beyond)) if cell.change else cell
 
 
 def _is_slower(cell: Compared, threshold: float) -> bool:
-    if cell.change is None or cell.p_holm is None or cell.verdict != "slower" or cell.p_holm >= FALSE_CLAIMS:
+    """Whether the slow-down is shown to be above the threshold: by its own test, for an estimate is above it in half of
+    all runs where the truth is just as large."""
+    if cell.change is None or cell.p_beyond is None or cell.p_beyond >= FALSE_CLAIMS:
         return False
     return 1 / cell.change.speedup - 1 > threshold
 

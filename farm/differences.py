@@ -51,6 +51,12 @@ class Change:
     low: float
     high: float
     p_value: float
+    error: float
+    degrees: float
+
+    def p_of_slow_down(self, slow_down: float) -> float:
+        """Two-sided p value of a slow-down (old speed / new speed - 1) of just that size; at 0 it is `p_value`."""
+        return stats.p_value_of(math.log(self.speedup) + math.log1p(slow_down), self.error, self.degrees)
 
 
 NOTHING_MEASURED = Between(0.0, 0)
@@ -96,4 +102,6 @@ def change(slower: Mean, faster: Mean, between: Between) -> Change:
         low=math.exp(difference - half),
         high=math.exp(difference + half),
         p_value=stats.p_value_of(difference, error, degrees),
+        error=error,
+        degrees=degrees,
     )

@@ -56,7 +56,7 @@ def to_html(table: SpeedupTable, wanted: Chosen | None = None) -> str:
 def to_latex(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     """Tabulars for LaTeX with the package booktabs: lengths, methods and costs of each block; footnotes below them."""
     columns = wanted or chosen(None)
-    parts = [f"% {table.title}", "% needs \\usepackage{booktabs}"]
+    parts = [f"% {' '.join(table.title.split())}", "% needs \\usepackage{booktabs}"]
     for block in table.blocks:
         parts.append(f"\\paragraph{{{_latex(_heading(block, columns))}}}")
         groups = column_groups(block, columns)
@@ -175,14 +175,24 @@ def _latex_table(grid: Sequence[Sequence[str]]) -> str:
 
 def _latex(text: str) -> str:
     """Escaped as tabulate escapes cells."""
-    return str(tabulate([[text]], tablefmt="latex_booktabs", disable_numparse=True)).splitlines()[2].strip(" \\")
+    line = " ".join(text.split())
+    row = str(tabulate([[line]], tablefmt="latex_booktabs", disable_numparse=True)).splitlines()[2]
+    return row.strip().removesuffix("\\\\").strip()
 
 
 def _latex_notes(texts: Sequence[str]) -> str:
     if not texts:
         return ""
-    items = "\n".join(f"\\item {_latex(text)}" for text in texts)
+    items = "\n".join(map(_latex_item, texts))
     return f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}"
+
+
+def _latex_item(text: str) -> str:
+    """A footnote's number is the item's label; a bracket that is none must not be taken for one."""
+    number, bracket, rest = text.partition("] ")
+    if bracket and number.removeprefix("[").isdigit():
+        return f"\\item[{{{number}]}}] {_latex(rest)}"
+    return f"\\item {'{}' if text.startswith('[') else ''}{_latex(text)}"
 
 
 def _list_text(values: Sequence[Any] | None) -> str:

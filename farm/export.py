@@ -68,8 +68,12 @@ class _Subject:
         return Workload(row["device"], row["threads"], row["batch_size"], length, options)
 
 
-def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, name: str | None = None) -> Exported:
+def export_method(
+    results: Results, verdicts: Sequence[Verdict], folder: Path, name: str | None = None, block: int | None = None
+) -> Exported:
     """Write the winner of this machine's block (or the method called `name`) into `folder`, which must be new or empty.
+
+    Of several blocks of this machine, `block` picks one: its number among all `verdicts`, from 1.
 
     Artifacts come from the cache by the key they were measured under, or are made again. The logits that are stored
     for checking are those of a process set up as a measured cell is, its proof included. Raises RequestError where
@@ -78,7 +82,7 @@ def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, n
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"--export {folder}: is there already; name a new folder")
-    subject = _subject(results, _here(verdicts), name)
+    subject = _subject(results, _here(verdicts, block), name)
     workload = subject.workload(min(subject.rows))
     deployment = deployment_of(subject.method, workload)
     if deployment is None:
@@ -86,9 +90,11 @@ def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, n
             f"--export: there is no program that runs {subject.method.id} with these options without the farm; name "
             "another method with --method"
         )
-    with closing(_nursery(workload, subject)) as nursery:
-        artifacts = {length: _artifact(nursery, subject, length) for length in subject.rows}
-        expected = _expected(nursery, subject, artifacts)
+    logs = Path(mkdtemp(prefix="farm-export-"))
+    with closing(_nursery(workload, subject, logs)) as nursery:
+        artifacts = {length: _artifact(nursery, subject, length, logs) for length in subject.rows}
+        expected = _expected(nursery, subject, artifacts, logs)
+    shutil.rmtree(logs, ignore_errors=True)  # kept where something failed, for the message names them
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(mkdtemp(prefix=".exporting-", dir=folder.parent))
@@ -105,18 +111,18 @@ def export_method(results: Results, verdicts: Sequence[Verdict], folder: Path, n
     return Exported(folder, _told(folder, subject, artifacts))
 
 
-def _here(verdicts: Sequence[Verdict]) -> Verdict:
+def _here(verdicts: Sequence[Verdict], block: int | None) -> Verdict:
     """The block that was measured on hardware like this machine's: artifacts are made for a processor."""
     here = describe_machine().hardware_class
-    mine = [each for each in verdicts if each.rows[0]["hardware_class"] == here]
+    mine = {number: each for number, each in enumerate(verdicts, 1) if each.rows[0]["hardware_class"] == here}
     if not mine:
         raise RequestError(f"--export: this machine ({here}) is not of the hardware that was measured; export there")
-    if len(mine) > 1:
-        titles = "; ".join(each.title for each in mine)
-        raise RequestError(
-            f"--export: this machine has several answers in this run ({titles}); export from a run of one"
-        )
-    return mine[0]
+    listed = "; ".join(f"{number}: {each.title}" for number, each in mine.items())
+    if block is not None and block not in mine:
+        raise RequestError(f"--block {block}: is no answer for this machine, which has {listed}")
+    if block is None and len(mine) > 1:
+        raise RequestError(f"--export: this machine has several answers in this run; name one with --block ({listed})")
+    return mine[block] if block is not None else next(iter(mine.values()))
 
 
 def _subject(results: Results, verdict: Verdict, name: str | None) -> _Subject:
@@ -155,27 +161,26 @@ def _model(results: Results) -> ModelInfo:
     return model
 
 
-def _nursery(workload: Workload, subject: _Subject) -> Nursery:
+def _nursery(workload: Workload, subject: _Subject, logs: Path) -> Nursery:
     """Where cells are forked, on the measured cores as far as this process may use them."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     measured = [core for core in subject.rows[workload.length]["cores"] or () if core in allowed]
-    log = Path(mkdtemp(prefix="farm-export-")) / "nursery.log"
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if workload.device == "cuda" else ""
-    return Nursery(measured or allowed, workload.threads, gpus, log)
+    return Nursery(measured or allowed, workload.threads, gpus, logs / "nursery.log")
 
 
-def _artifact(nursery: Nursery, subject: _Subject, length: int) -> Artifact:
+def _artifact(nursery: Nursery, subject: _Subject, length: int, logs: Path) -> Artifact:
     workload = subject.workload(length)
     found = find_artifact(subject.method, subject.model, workload)
     if found is not None:
         return found
-    made: Artifact = _ask(nursery, "workshop", "prepare", subject.method.id, subject.model, workload, limit_s=PREPARE_S)
+    asked = ("workshop", "prepare", subject.method.id, subject.model, workload)
+    made: Artifact = _ask(nursery, logs / f"prepare-{length}.log", *asked, limit_s=PREPARE_S)
     return made
 
 
-def _ask(nursery: Nursery, kind: Any, name: str, *arguments: Any, limit_s: float) -> Any:
+def _ask(nursery: Nursery, log: Path, kind: Any, name: str, *arguments: Any, limit_s: float) -> Any:
     """One question to a process of its own."""
-    log = Path(mkdtemp(prefix="farm-export-")) / f"{kind}.log"
     resident = nursery.fork(kind, log)
     try:
         return resident.call(name, *arguments, timeout_s=limit_s)
@@ -185,7 +190,9 @@ def _ask(nursery: Nursery, kind: Any, name: str, *arguments: Any, limit_s: float
         resident.kill()
 
 
-def _expected(nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artifact]) -> list[dict[str, Any]]:
+def _expected(
+    nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artifact], logs: Path
+) -> list[dict[str, Any]]:
     """The logits of the texts at the shortest length that holds each, from processes set up as cells are."""
     cases = []
     for length, texts in _by_length(subject).items():
@@ -195,15 +202,17 @@ def _expected(nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artif
             for one in (encode_sentences(subject.model, [text], length) for text in texts)
         ]
         cell = Cell("export", "candidate", subject.name, subject.method.id, subject.method.precision, workload)
-        logits = _answers(nursery, cell, subject.model, artifacts[length].folder, batches)
+        log = logs / f"cell-{length}.log"
+        logits = _answers(nursery, cell, subject.model, artifacts[length].folder, batches, log=log)
         cases += [
             {"text": text, "length": length, "logits": list(row)} for text, row in zip(texts, logits, strict=True)
         ]
     return cases
 
 
-def _answers(nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any]) -> list[Any]:
-    log = Path(mkdtemp(prefix="farm-export-")) / "cell.log"
+def _answers(
+    nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any], *, log: Path
+) -> list[Any]:
     resident = nursery.fork("cell", log)
     try:
         resident.call("import_runtime", cell.method, model, timeout_s=LOAD_S)

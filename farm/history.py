@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from farm import speedups
+from farm import speedups, stats
 from farm.compare import Measure
 from farm.errors import RequestError
 from farm.sides import side_of_record
@@ -16,7 +16,7 @@ from farm.step_changes import step_changes
 from farm.store import RunRecord, Store
 from farm.surroundings import differences
 
-_TELLS_APART = ("length", "batch_size", "threads", "device", "hardware_class", "inputs")
+_TELLS_APART = ("length", "batch_size", "threads", "device", "hardware_class", "inputs", "model")
 """What makes cells of one name different ones; the flag of `hardware_class` is --hardware."""
 
 
@@ -30,6 +30,8 @@ class Selection:
     threads: int | None = None
     device: str | None = None
     hardware_class: str | None = None
+    inputs: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +70,28 @@ def history_of(store: Store, selection: Selection, measure: Measure) -> History:
     records = {record.run: record for record in store.runs()}
     found = [
         row
-        for run in sorted(store.measured_runs(), key=lambda run: _when(records, run))
+        for run in sorted(store.measured_runs())  # their ids begin with the time
         for row in speedups.current(store, run).to_pylist()
         if _selected(row, selection)
     ]
     _require_one_cell(found, selection, store)
-    entries = tuple(_entry(row, measure) for row in found)
+    entries = tuple(_entry(row, measure) for row in _one_a_run(found))
     measured = [entry for entry in entries if entry.value is not None]
     return History(_title(found[0]), measure, entries, tuple(_steps(measured, records, measure)))
 
 
-def _when(records: Mapping[str, RunRecord], run: str) -> tuple[int, str]:
-    """By the time recorded; the name of a run without a record begins with its time, too."""
-    record = records.get(run)
-    return (record.created_unix_ns if record else 0, run)
+def _one_a_run(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Each run's row; of a baseline that several packs have, one with the mean of their latencies."""
+    by_run: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_run.setdefault(row["run"], []).append(row)
+    for packs in by_run.values():
+        first = next((row for row in packs if row["status"] != "ok"), packs[0])
+        if len(packs) == 1 or first["status"] != "ok":
+            yield first
+        else:
+            p50_ns = stats.geometric_mean([row["latency_p50_ns"] for row in packs])
+            yield {**first, "latency_p50_ns": p50_ns, "replicas": sum(row["replicas"] for row in packs)}
 
 
 def _selected(row: Mapping[str, Any], selection: Selection) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ def _latency(rows: Sequence[Row], percentile: int, limit_ns: int) -> list[str]:
     if unknown:
         return [
             f"its p{percentile} is not known at length {', '.join(unknown)}: it takes "
-            f"{PERCENTILE_SAMPLES[percentile]} samples, so measure with more rounds"
+            f"{PERCENTILE_SAMPLES[percentile]} samples, and `farm run --effort standard` (or rigorous) takes more"
         ]
     worst = max(rows, key=lambda row: float(row[column]))
     if worst[column] <= limit_ns:
@@ -93,13 +94,16 @@ def parse_mix(text: str) -> dict[int, float]:
     """`64:0.7,256:0.3` as the share of calls at each length; shares are scaled to sum to 1. Raises RequestError."""
     shares: dict[int, float] = {}
     for part in text.split(","):
-        length, colon, share = part.partition(":")
+        word, colon, share = part.partition(":")
         try:
-            shares[int(length)] = float(share) if colon else 1.0
+            length, value = int(word), float(share) if colon else 1.0
         except ValueError:
             raise RequestError(f"--lengths {text}: write LENGTH:SHARE, such as 64:0.7,256:0.3") from None
-    if min(shares.values()) < 0 or sum(shares.values()) <= 0:
-        raise RequestError(f"--lengths {text}: shares are not negative, and some are above 0")
+        if length in shares:
+            raise RequestError(f"--lengths {text}: {length} is named twice; name each length once")
+        shares[length] = value
+    if not all(0 <= share < math.inf for share in shares.values()) or sum(shares.values()) <= 0:
+        raise RequestError(f"--lengths {text}: shares are numbers that are not negative, and some are above 0")
     total = sum(shares.values())
     return {length: share / total for length, share in sorted(shares.items()) if share}
 
@@ -108,4 +112,14 @@ def _quantity(text: str, flag: str, units: Mapping[str, int], example: str) -> i
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
     if not found or found[2].lower() not in units:
         raise RequestError(f"{flag} {text}: write a number with its unit, such as {example}")
-    return round(float(found[1]) * units[found[2].lower()])
+    size = round(float(found[1]) * units[found[2].lower()])
+    if not size:
+        raise RequestError(f"{flag} {text}: nothing keeps a limit of 0; write one such as {example}")
+    return size
+
+
+def parse_points(points: float, flag: str) -> float:
+    """Percentage points of accuracy, from 0 to 100. Raises RequestError for what is no such number."""
+    if not 0 <= points <= 100:
+        raise RequestError(f"{flag} {points:g}: write percentage points from 0 to 100, such as 0.5")
+    return points

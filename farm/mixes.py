@@ -38,7 +38,7 @@ def weighted_ratio(rows: Sequence[Row], weights: Sequence[float], confidence: fl
     """exp of the weighted sum of the rows' log ratios, with its interval; without one where a row lacks `log_ratios`.
 
     Each length's ratios are scaled so that the plain mean that `stats.geometric_mean_estimate` takes is the sum asked
-    for; the stored variance of single replicas, which is not in the ratios, is scaled alike.
+    for; the stored variances of single replicas and single rounds, which are not in the ratios, are scaled alike.
     """
     if not all(row.get("log_ratios") for row in rows):
         return Ratio(
@@ -46,8 +46,9 @@ def weighted_ratio(rows: Sequence[Row], weights: Sequence[float], confidence: fl
         )
     scales = [len(rows) * weight for weight in weights]
     cells = [[scale * replica for replica in log_ratios_of(row)] for scale, row in zip(scales, rows, strict=True)]
-    between = stats.BETWEEN_PROCESS_SD * math.sqrt(sum(scale**2 for scale in scales) / len(rows))
-    found = stats.geometric_mean_estimate(cells, between, pilot=pilot_of(rows), confidence=confidence)
+    scale = math.sqrt(sum(scale**2 for scale in scales) / len(rows))
+    between, of_round = scale * stats.BETWEEN_PROCESS_SD, scale * stats.ROUND_SD
+    found = stats.geometric_mean_estimate(cells, between, pilot_of(rows), confidence, of_round)
     return Ratio(found.speedup, found.low, found.high, found.kind)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -35,9 +36,10 @@ FROM facts LEFT JOIN replica_latencies USING ({", ".join(summaries.PER_REPLICA)}
 
 _SAMPLES = f"""
 CREATE VIEW samples AS
-SELECT *, latency_ns / 1e6 AS latency_ms
+SELECT * EXCLUDE all_count, all_count OR NOT coalesce(tainted, false) AS counts, latency_ns / 1e6 AS latency_ms
 FROM (SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
-             unnest(latency_ns) AS latency_ns, unnest(device_ns) AS device_ns
+             unnest(latency_ns) AS latency_ns, unnest(device_ns) AS device_ns, unnest(tainted) AS tainted,
+             {summaries.ALL_COUNT} AS all_count
       FROM measurements)
 """
 
@@ -64,8 +66,8 @@ _LATENCIES = {
 }
 """For the views that summarize samples: the summary they take it from, and how its columns' names begin."""
 
-# Applied once the views stand: from then on no statement reaches a file, the network, an extension or a Python
-# variable, and none can lift these settings.
+# Applied once the views stand and before anything of the user's is parsed or bound, for binding opens files already:
+# from then on no statement reaches a file, the network, an extension or a Python variable, and none can lift these.
 _CONFINEMENT = (
     "SET python_enable_replacements = false",
     # What does not fit into memory is refused: a query writes nothing, not even beside itself.
@@ -78,7 +80,10 @@ _CONFINEMENT = (
 )
 
 VIEWS = {
-    "cells": "one row per cell and run, over its replicas; a percentile is null where too few samples support it",
+    "cells": (
+        "one row per cell and run; latencies over the rounds that count, a percentile null where too few samples "
+        "support it"
+    ),
     "replicas": "one row per process: a cell in one replica, without its samples",
     "samples": "one row per timed call",
     "speedups": "one row per cell and run: speedup over the baseline with its 95 % interval and verdict",
@@ -91,20 +96,26 @@ _SUMMARIES = ("facts", "replica_latencies", "cell_latencies")
 _INDIRECT = {"query", "query_table"}
 """Functions of DuckDB that read a table whose name is put together while they run."""
 
+_OVER = "over the samples that count"
+
 _ABOUT = {
     "sample": "number of the call within its process, from 0",
     "latency_ms": "latency of the sample in milliseconds",
     "device_ns": "the device's own time of the sample by CUDA events; null on a CPU",
-    "samples": "timed samples",
-    "rounds": "rounds",
+    "tainted": "true if a guard saw a disturbance in the sample's round",
+    "counts": f"whether the sample is one of {summaries.WHAT_COUNTS}",
+    "samples": f"timed samples: of {summaries.WHAT_COUNTS}; in speedups of all rounds",
+    "rounds": f"rounds: {summaries.WHAT_COUNTS}; in speedups those behind the speedup",
     "replicas": "replicas behind the row",
-    "latency_mean_ms": "mean latency over all samples, milliseconds",
-    "latency_min_ms": "shortest latency, milliseconds",
-    "latency_max_ms": "longest latency, milliseconds",
+    "latency_mean_ms": f"mean latency, milliseconds; {_OVER}",
+    "latency_min_ms": f"shortest latency, milliseconds; {_OVER}",
+    "latency_max_ms": f"longest latency, milliseconds; {_OVER}",
     "first_call_ms": "median latency of the first call after loading, milliseconds",
-    "latency_p50_ns": "median latency, nanoseconds",
+    "latency_p50_ns": f"median latency, nanoseconds; {_OVER}",
     **{
-        f"latency_p{percentile}_ms": f"{percentile}th percentile of latency, milliseconds; null below {needed} samples"
+        f"latency_p{percentile}_ms": (
+            f"{percentile}th percentile of latency, milliseconds; {_OVER}; null below {needed} samples"
+        )
         for percentile, needed in stats.PERCENTILE_SAMPLES.items()
     },
 }
@@ -181,23 +192,29 @@ def _wanted(sql: str) -> frozenset[str]:
     A name that does not stand in the text is not read. Whether a view's latencies are, DuckDB's plan tells: it reads
     no column that the answer does not need.
     """
-    with duckdb.connect(":memory:") as connection:
-        _require_one_select(connection, sql)
+    with _confined({}) as connection:
+        kind = _kind_of_select(connection, sql)
         words = set(re.findall(r"\w+", sql.lower()))
         named = set(VIEWS) if words & _INDIRECT else set(VIEWS) & words
-        _make_views(connection, {})
-        latencies = {_LATENCIES[view][0] for view in named & set(_LATENCIES) if _reads_latencies(connection, view, sql)}
-    facts = {"facts"} if named & set(_LATENCIES) else set()
+        views = named & set(_LATENCIES)
+        plan = _plan(connection, sql) if views and kind == duckdb.StatementType.SELECT else None
+    latencies = {
+        source
+        for source, columns in (_LATENCIES[view] for view in views)
+        if plan is None or any(name in plan for name in columns)
+    }
+    facts = {"facts"} if views else set()
     measurements = {"measurements"} if named & {"samples", "measurements"} else set()
     return frozenset((named & {"speedups", "runs"}) | latencies | facts | measurements)
 
 
-def _reads_latencies(connection: duckdb.DuckDBPyConnection, view: str, sql: str) -> bool:
+def _plan(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
+    """How DuckDB would answer, with every column that it would read; None where it does not say."""
     try:
-        plan = "".join(str(row) for row in connection.execute(f"EXPLAIN {sql}").fetchall())
-    except duckdb.Error:  # a wrong one is explained when it is run; some statements have no plan
-        return True
-    return any(name in plan for name in _LATENCIES[view][1])
+        # As JSON, for the drawing cuts long lists of columns short.
+        return "".join(str(row) for row in connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall())
+    except duckdb.Error:  # a wrong one is explained when it is run
+        return None
 
 
 def _sources(store: Store, wanted: frozenset[str], sound: pa.Table | None = None) -> dict[str, Any]:
@@ -216,13 +233,20 @@ def _sources(store: Store, wanted: frozenset[str], sound: pa.Table | None = None
 
 
 def _answer(sources: Mapping[str, Any], sql: str) -> pa.Table:
+    with _confined(sources) as connection:
+        relation = connection.sql(sql)
+        # A SELECT always has a result; None would mean that the check before let something else through.
+        return relation.to_arrow_table() if relation is not None else pa.table({})
+
+
+@contextmanager
+def _confined(sources: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that sees the views of these sources and nothing else: the only kind that reads a user's SQL."""
     with duckdb.connect(":memory:") as connection:
         _make_views(connection, sources)
         for setting in _CONFINEMENT:
             connection.execute(setting)
-        relation = connection.sql(sql)
-        # A SELECT always has a result; None would mean that the check before let something else through.
-        return relation.to_arrow_table() if relation is not None else pa.table({})
+        yield connection
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Any]) -> None:
@@ -264,13 +288,15 @@ def _runs(records: Sequence[RunRecord]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA)
 
 
-def _require_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def _kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.StatementType:
+    """The statement's type. Raises RequestError where it is anything else than one SELECT."""
     statements = connection.extract_statements(sql)
     # PIVOT is written like a SELECT and parsed as several statements in one.
     reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
     if len(statements) != 1 or statements[0].type not in reading:
         found = ", ".join(statement.type.name for statement in statements) or "nothing"
         raise RequestError(f"a query is one SELECT over {', '.join(VIEWS)}; this is {found}. Results are never changed")
+    return statements[0].type
 
 
 def _explained(error: duckdb.Error) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from farm.columns import OPTIONAL, Chosen, Column, chosen, entry_lines
+from farm.columns import OPTIONAL, Chosen, Column, chosen, entry_lines, percentiles
+from farm.stats import PERCENTILE_SAMPLES
 from farm.tables import Block, Entry, MethodRow, SpeedupTable
 
 TEXT_WIDTH = 100
@@ -57,7 +58,9 @@ def reading(block: Block, wanted: Chosen) -> str:
     speedup = f"speedup over {block.baseline}" if {"speedup", "interval"} & set(wanted.at_lengths) else ""
     interval = " [95 % interval]" if "interval" in wanted.at_lengths else ""
     said = ", and ".join(filter(None, [latency, f"{speedup}{interval}"]))
-    return said[:1].upper() + said[1:]
+    needed = [f"{name} below {PERCENTILE_SAMPLES[int(name[1:])]}" for name in percentiles(wanted.at_lengths)]
+    withheld = f"withheld where too few samples support it: {', '.join(needed)}" if needed else ""
+    return "; ".join(filter(None, [said[:1].upper() + said[1:], withheld]))
 
 
 def lines(block: Block) -> list[str]:

@@ -24,6 +24,9 @@ PINNED_VERSION: Literal[1] = 1
 SENTINEL_COLUMNS = {
     "round_fp32_gflops": "fp32 products, GFLOP/s",
     "round_bf16_gflops": "bf16 products, GFLOP/s",
+    "round_tf32_gflops": "tf32 products, GFLOP/s",
+    "round_fp16_gflops": "fp16 products, GFLOP/s",
+    "round_fp8_gflops": "fp8 products, GFLOP/s",
     "round_int8_gops": "int8 products, GOP/s",
     "round_memory_gbs": "memory read, GB/s",
 }

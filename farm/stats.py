@@ -133,6 +133,7 @@ def geometric_mean_estimate(
     between_process_sd: float = BETWEEN_PROCESS_SD,
     pilot: int = PILOT_REPLICAS,
     confidence: float = CONFIDENCE,
+    round_sd: float = ROUND_SD,
 ) -> Estimate:
     """The geometric mean speedup over several cells of one method (its lengths) and its interval, of 95 % unless
     another `confidence` is asked for.
@@ -151,7 +152,8 @@ def geometric_mean_estimate(
     if not cells or not all(cells):
         raise ValueError("a geometric mean needs at least one paired round in every cell")
     rounds = sum(len(replica) for replicas in cells for replica in replicas)
-    return _as_estimate(_log_mean(cells, between_process_sd, pilot), min(map(len, cells)), rounds, confidence)
+    found = _log_mean(cells, between_process_sd, pilot, round_sd)
+    return _as_estimate(found, min(map(len, cells)), rounds, confidence)
 
 
 def log_mean(log_values: Sequence[FloatArray], pilot: int = PILOT_REPLICAS) -> LogMean | None:
@@ -218,13 +220,15 @@ def stein_replicas(pilot_means: Sequence[float], target_half_width: float, low: 
     return max(low, min(high, math.ceil(needed)))
 
 
-def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, pilot: int) -> LogMean:
+def _log_mean(
+    cells: Sequence[Sequence[FloatArray]], between_process_sd: float, pilot: int, round_sd: float = ROUND_SD
+) -> LogMean:
     """The mean over cells of their means over replicas."""
     shared = min(map(len, cells))
     if shared == 1 and len(cells) == 1:
-        return _one_replica(cells[0][0], between_process_sd)
+        return _one_replica(cells[0][0], between_process_sd, round_sd)
     if shared == 1:
-        return _mean_of_independent([_log_mean([replicas], between_process_sd, pilot) for replicas in cells])
+        return _mean_of_independent([_log_mean([each], between_process_sd, pilot, round_sd) for each in cells])
     judged = min(pilot, shared)
     means = [replica_means(replicas) for replicas in cells]
     moments = np.mean([each[:shared] for each in means], axis=0)
@@ -237,10 +241,10 @@ def _log_mean(cells: Sequence[Sequence[FloatArray]], between_process_sd: float, 
     )
 
 
-def _one_replica(rounds: FloatArray, between_process_sd: float) -> LogMean:
+def _one_replica(rounds: FloatArray, between_process_sd: float, round_sd: float) -> LogMean:
     between = between_process_sd**2
     if len(rounds) == 1:
-        return LogMean(float(rounds[0]), ROUND_SD**2 + between, math.inf, "one-round", math.nan)
+        return LogMean(float(rounds[0]), round_sd**2 + between, math.inf, "one-round", math.nan)
     within = variance_over_rounds(rounds)
     degrees = satterthwaite(((within, len(rounds) - 1), (between, math.inf)))
     return LogMean(float(rounds.mean()), within + between, degrees, "one-replica", float(np.std(rounds, ddof=1)))

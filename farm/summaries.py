@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from farm import stats
 from farm.folders import Entry
+from farm.pairing import LEAST_CLEAN_ROUNDS
 from farm.schemas import MEASUREMENT_SCHEMA
 from farm.store import Store
 from tasks.cache import cache_folder, publish_file
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 """Raise it when a summary's columns or their meaning change, so that stored ones are made anew."""
 
 ORIGIN_KEY = b"farm.origin"
@@ -41,6 +42,20 @@ FACTS = tuple(
 PER_REPLICA = ("run", "hardware_class", "cohort", "cell", "role", "replica")
 PER_CELL = PER_REPLICA[:-1]
 
+WHAT_COUNTS = (
+    "the rounds that count: undisturbed ones, or all of a process that has fewer than "
+    f"{LEAST_CLEAN_ROUNDS} of those; in cells only of processes that are ok"
+)
+
+_CLEAN = "list_transform(tainted, lambda mark: NOT mark)"
+
+ALL_COUNT = f"""(
+    NOT coalesce(list_contains(tainted, true), false)
+    OR len(list_distinct(list_where("round", {_CLEAN}))) < {LEAST_CLEAN_ROUNDS})"""
+"""Whether all rounds of a measurement count, in SQL; else the undisturbed do: `pairing.Process.clean_rounds`."""
+
+_COUNTED = f"CASE WHEN {ALL_COUNT} THEN {{0}} ELSE list_where({{0}}, {_CLEAN}) END"
+
 _PERCENTILES = ", ".join(
     f"CASE WHEN count(*) >= {needed} THEN quantile_cont(latency_ns, {percentile / 100}) / 1e6 END "
     f"AS latency_p{percentile}_ms"
@@ -50,13 +65,16 @@ _PERCENTILES = ", ".join(
 _SELECTS = {
     "facts": f"SELECT {', '.join(FACTS)} FROM measurements",
     "replica_latencies": f"""
-        SELECT {", ".join(PER_REPLICA)}, len(latency_ns) AS samples, len(list_distinct("round")) AS rounds,
-               list_median(latency_ns) AS latency_p50_ns
-        FROM measurements""",
+        SELECT {", ".join(PER_REPLICA)}, len(counted) AS samples, len(list_distinct(rounds)) AS rounds,
+               list_median(counted) AS latency_p50_ns
+        FROM (SELECT {", ".join(PER_REPLICA)}, {_COUNTED.format("latency_ns")} AS counted,
+                     {_COUNTED.format('"round"')} AS rounds
+              FROM measurements)""",
     "cell_latencies": f"""
         SELECT {", ".join(PER_CELL)}, count(*) AS samples, avg(latency_ns) / 1e6 AS latency_mean_ms,
                min(latency_ns) / 1e6 AS latency_min_ms, max(latency_ns) / 1e6 AS latency_max_ms, {_PERCENTILES}
-        FROM (SELECT {", ".join(PER_CELL)}, unnest(latency_ns) AS latency_ns FROM measurements) GROUP BY ALL""",
+        FROM (SELECT {", ".join(PER_CELL)}, unnest({_COUNTED.format("latency_ns")}) AS latency_ns
+              FROM measurements WHERE status = 'ok') GROUP BY ALL""",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -26,13 +26,17 @@ from farm.ratios import (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One method at one length: a median latency and a speedup, or a `word` for what there is instead of them."""
+    """One method at one length: a median latency and a speedup, or a `word` for what there is instead of them.
+
+    `percentiles_ms` has those that enough samples support.
+    """
 
     length: int
     word: str | None
     latency_ms: float | None
     ratio: Ratio | None
     note: int | None
+    percentiles_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,9 @@ def _entry(length: int, row: Row | None, notes: Mapping[str, Sequence[int]]) -> 
     note = list(notes).index(text) + 1 if text else None
     word = None if row.get("status", "ok") == "ok" else row["status"]
     p50 = row.get("latency_p50_ns")
-    return Entry(length, word, None if p50 is None else p50 / 1e6, ratio_of(row), note)
+    known = {percent: row.get(f"latency_p{percent}_ns") for percent in stats.PERCENTILE_SAMPLES}
+    percentiles_ms = {percent: float(found_ns) / 1e6 for percent, found_ns in known.items() if found_ns is not None}
+    return Entry(length, word, None if p50 is None else p50 / 1e6, ratio_of(row), note, percentiles_ms)
 
 
 def _founding_average(rows: Sequence[Row]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_up import speedup_row
+from rich.console import Console
 from several_runs import store_of
 
 from farm.best import Verdict, best_methods
-from farm.cli.best_text import lines
+from farm.cli.best_text import lines, to_rich
 from farm.cli.commands import run_app
 from farm.errors import RequestError
 from farm.limits import Limits, parse_bytes, parse_mix, parse_ns, parse_share
@@ -143,6 +145,55 @@ def test_a_tie_is_called_a_tie() -> None:
     assert any(line.startswith("Level with a") for line in lines(found))
 
 
+def wild(name: str, speedup: float) -> list[Any]:
+    """A method whose replicas are far apart."""
+    rows = method(name, (speedup, speedup))
+    for row in rows:
+        row["log_ratios"] = [
+            [each + offset for each in rounds]
+            for rounds, offset in zip(row["log_ratios"], (0.4, -0.4, 0.4, -0.4, 0.0), strict=True)
+        ]
+    return rows
+
+
+def test_there_is_always_a_runner_up_and_why_it_lost() -> None:
+    small = {"artifact_bytes": 1}
+    for rows, limits, said in [
+        ((wild("wild", 1.3), method("steady", (1.25, 1.25))), NO_LIMITS, "Runner-up: wild. It came out at 1.30x ["),
+        ((wild("wild", 1.3),), NO_LIMITS, "Runner-up: wild. It came out at 1.30x ["),
+        ((method("a", (2.0, 2.0)), method("b", (1.5, 1.5))), NO_LIMITS, "Runner-up: b. It lost by speed: a is 1.33x"),
+        ((method("a", (2.0, 2.0)), wild("b", 1.99)), NO_LIMITS, "Runner-up: b. It lost within the noise: a came out"),
+        ((method("slow", (0.8, 0.8)),), NO_LIMITS, "Runner-up: slow. It lost by speed: pytorch is"),
+        (
+            (method("a", (2.0, 2.0), **small),),
+            Limits(artifact_bytes=2),
+            "Runner-up: pytorch, which may not be deployed: its size is not known",
+        ),
+        ((), NO_LIMITS, "Runner-up: none"),
+    ]:
+        told = list(lines(verdict_of(baseline(), *rows, limits=limits)))
+        assert any(line.startswith(said) for line in told), told
+    told = list(lines(verdict_of(baseline(), wild("wild", 1.3), method("steady", (1.25, 1.25)))))
+    assert told[0].startswith("Deploy steady")
+    assert told[1] == "wild came out faster, but is not shown to be faster than pytorch, as steady is."
+    assert told[2].startswith("Level with wild")
+
+
+def test_a_single_round_is_as_uncertain_in_a_mix_as_its_weights_say() -> None:
+    """All calls at one of two lengths: the interval of the mix is the interval of that length."""
+    rows = [row | {"log_ratios": [[math.log(2.0)]]} for row in method("a", (2.0, 2.0))]
+    mixed = weighted_ratio(rows, (1.0, 0.0), 0.95)
+    alone = weighted_ratio(rows[:1], (1.0,), 0.95)
+    assert (mixed.low, mixed.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_brackets_in_a_name_are_printed_as_they_are() -> None:
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(to_rich([verdict_of(baseline(), method("[/tmp/x]", (2.0, 2.0)))], "run"))
+    assert captured.get().count("[/tmp/x]") >= 2
+
+
 def test_a_failed_length_rules_a_method_out() -> None:
     broken = method("broken", (3.0, 3.0))
     broken[1] |= {"status": "failed", "reasons": ["crashed"], "speedup": None}
@@ -170,7 +221,10 @@ def test_limits_are_read_with_their_units() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["--max-size", "150"], ["--p99", "fast"], ["--lengths", "short"], ["--lengths", "64:-1"], ["--lengths", "999"]],
+    [["--max-size", "150"], ["--p99", "fast"], ["--lengths", "short"], ["--lengths", "64:-1"], ["--lengths", "999"]]
+    + [["--lengths", mix] for mix in ("64:nan", "64:inf", "64:1,64:2", "")]
+    + [["--max-accuracy-drop", points] for points in ("nan", "inf", "-1")]
+    + [["--max-size", "0MB"], ["--p99", "0ms"]],
 )
 def test_a_limit_that_cannot_be_read_is_one_line(
     tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]

@@ -10,6 +10,7 @@ import pytest
 from made_up import speedup_row
 
 from farm.choice import choose, pareto_front
+from farm.limits import Limits
 
 MEGABYTE = 10**6
 
@@ -29,7 +30,7 @@ def _baseline(**changes: Any) -> list[dict[str, Any]]:
 def test_the_fastest_over_all_lengths_is_deployed_and_the_next_is_named() -> None:
     found = choose([*_baseline(), *_rows("fused", 1.2), *_rows("quantized", 2.0), *_rows("pruned", 1.9)])
     assert found.winner is not None
-    assert (found.winner.name, found.runner_up) == ("quantized", "pruned")
+    assert (found.winner.name, found.runner_up and found.runner_up.name) == ("quantized", "pruned")
     assert [each.name for each in found.entrants] == ["quantized", "pruned", "fused", "pytorch"]
     assert found.ties == ()
     assert found.leads["pruned"].speedup == pytest.approx(2.0 / 1.9, rel=0.01)
@@ -98,6 +99,32 @@ def test_the_baseline_stays_where_nothing_is_shown_to_be_faster() -> None:
     assert tied.leader is not None and tied.leader.name == "fused"
     assert tied.winner is not None and tied.winner.is_baseline
     assert tied.ties == ("pytorch",)
+
+
+def _wild(name: str, speedup: float) -> list[dict[str, Any]]:
+    """A method whose replicas differ by so much that its interval holds 1."""
+    rows = _rows(name, speedup)
+    for row in rows:
+        row["log_ratios"] = [
+            [each + 0.4 * (-1) ** at * (at != 4) for each in rounds] for at, rounds in enumerate(row["log_ratios"])
+        ]
+    return rows
+
+
+def test_what_is_surely_faster_is_deployed_where_the_fastest_is_not() -> None:
+    found = choose([*_baseline(), *_wild("wild", 1.3), *_rows("steady", 1.25)])
+    assert found.leader is not None and found.leader.name == "wild"
+    assert found.leader.speedup.low is not None and found.leader.speedup.low < 1
+    assert found.winner is not None and found.winner.name == "steady"
+    assert found.runner_up is found.leader
+    assert found.ties == ("steady",), "the baseline is shown to be slower than one of them"
+
+
+def test_a_baseline_that_may_not_stay_does_not() -> None:
+    limits = Limits(artifact_bytes=100)
+    rows = [*_baseline(artifact_bytes=200), *_wild("wild", 1.3)]
+    found = choose([row | {"artifact_bytes": row.get("artifact_bytes") or 50} for row in rows], limits=limits)
+    assert found.winner is not None and found.winner.name == "wild"
 
 
 def test_what_a_table_calls_faster_is_deployed_however_many_methods_are_compared() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from measured import SPEEDUPS
+from rich.console import Console
 from several_runs import publish_run, run_name, store_of
 
 from farm.cli.commands import run_app
-from farm.cli.compare_text import lines
+from farm.cli.compare_text import gate, lines, to_rich
 from farm.compare import Comparison, Measure, compare
 from farm.errors import RequestError
-from farm.sides import pin, read_pinned, side_of_run
+from farm.sides import Side, pin, read_pinned, side_of_run
 from farm.store import Store
 
 SLOWER = {**SPEEDUPS, "quantized": 1.5}
@@ -21,6 +25,11 @@ SLOWER = {**SPEEDUPS, "quantized": 1.5}
 def compared(store: Store, measure: Measure = "speedup", threshold: float = 0.0) -> Comparison:
     old, new = (side_of_run(store, run_name(number)) for number in (0, 1))
     return compare(old, new, measure=measure, threshold=threshold)
+
+
+def sides(store: Store) -> tuple[Side, Side]:
+    """Both runs of a store."""
+    return side_of_run(store, run_name(0)), side_of_run(store, run_name(1))
 
 
 def test_equal_runs_are_not_called_slower(tmp_path: Path) -> None:
@@ -63,7 +72,7 @@ def test_a_cell_without_a_result_any_more_stops_the_gate(tmp_path: Path) -> None
     publish_run(store, 1, lengths=(64,), status="failed", reasons=["crashed"])
     found = compared(store)
     assert {cell.name for cell in found.broken} == set(SPEEDUPS)
-    assert "crashed" in list(lines(found))[-1]
+    assert "crashed" in gate(found)
 
 
 def test_cells_of_one_run_alone_are_named(tmp_path: Path) -> None:
@@ -120,8 +129,12 @@ def test_the_gate_is_the_exit_code(
     assert run_app(["compare", run_name(0), run_name(0)]) == 0
     assert run_app(["compare", run_name(0)]) == 3
     assert run_app(["compare", run_name(0), "--threshold", "40%"]) == 0
+    assert run_app(["compare", run_name(1)]) == 2, "the newest run would be compared with itself"
     assert run_app(["compare", "--pin", "pinned.json", run_name(0)]) == 0
     assert run_app(["compare", "--baseline", "pinned.json"]) == 3
+    assert run_app(["compare", "--pin", "newest.json"]) == 0
+    assert run_app(["compare", "--baseline", "newest.json"]) == 2, "nothing was measured since it was pinned"
+    assert run_app(["compare", "--pin", "pinned.json", run_name(0), run_name(1)]) == 2
     assert run_app(["compare", "--baseline", "pinned.json", run_name(0)]) == 0
     assert run_app(["compare", "results", "results"]) == 0
     assert run_app(["compare"]) == 2
@@ -129,3 +142,109 @@ def test_the_gate_is_the_exit_code(
     printed = capsys.readouterr()
     assert "Gate: slower: quantized (" in printed.out
     assert "Traceback" not in printed.err
+
+
+def test_no_output_replaces_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = store_of(tmp_path / "results", {"replicas": 1, "lengths": (64,)})
+    record = store.root / "runs" / f"{run_name(0)}.json"
+    before = record.read_bytes()
+    assert run_app(["compare", "--results", str(store.root), "--pin", str(record)]) == 2
+    assert run_app(["compare", str(store.root), "--pin", str(record)]) == 2
+    assert run_app(["report", str(store.root), "-o", str(store.root / "report.html")]) == 2
+    assert run_app(["report", str(store.root), "--plot", "speedup", "-o", str(store.root / "speedup.png")]) == 2
+    assert capsys.readouterr().err.count("is among the results") == 4
+    assert record.read_bytes() == before
+    assert not (store.root / "report.html").exists()
+
+
+@pytest.mark.parametrize("changes", [{"name": "other"}, {"method": "onnxruntime-fp32"}, {"options": '{"spinning": 1}'}])
+def test_speedups_over_different_baselines_are_not_compared(tmp_path: Path, changes: dict[str, str]) -> None:
+    old, new = sides(store_of(tmp_path, {}, {}))
+    cells = [cell.model_copy(update=changes if cell.role == "baseline" else {}) for cell in new.cells]
+    other = new.model_copy(update={"cells": tuple(cells)})
+    with pytest.raises(RequestError, match=r"different baselines .* --measure latency"):
+        compare(old, other)
+    assert compare(old, other, measure="latency").cells
+
+
+def test_another_model_is_warned_of(tmp_path: Path) -> None:
+    other = {"record": {"model": {"name": "larger", "sha256": "ef" * 32}}}
+    found = compared(store_of(tmp_path, {}, other))
+    assert any("different models (demo, larger)" in warning for warning in found.warnings)
+    assert "Warning: the runs are of different models" in printed_of(found)
+
+
+def printed_of(found: Comparison) -> str:
+    console = Console(width=400, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(to_rich(found))
+    return captured.get()
+
+
+def test_a_cell_that_is_asked_for_and_is_gone_stops_the_gate(tmp_path: Path) -> None:
+    suite = {"name": "simulated", "methods": [{"name": name} for name in SPEEDUPS], "effort": "quick"}
+    asking, dropped = (
+        {"speedups": {"pytorch": 1.0, "quantized": 1.9}, "lengths": (64,), "record": {"suite": suite | also}}
+        for also in ({"lengths": [64, 128]}, {"lengths": [64], "methods": [{"name": "pytorch"}, {"name": "quantized"}]})
+    )
+    missing = compared(store_of(tmp_path / "asking", {}, asking))
+    assert {(cell.name, cell.length) for cell in missing.broken} == {
+        *(("torchscript", 64), ("onnxruntime", 64)),
+        *((name, 128) for name in SPEEDUPS),
+    }
+    assert "torchscript (64) not measured: its suite asks for it" in gate(missing)
+    assert printed_of(missing).count("missing") == 6
+    assert compared(store_of(tmp_path / "dropped", {}, dropped)).broken == ()
+
+
+def test_a_cell_without_a_figure_is_said_not_to_be_judged(tmp_path: Path) -> None:
+    old, new = sides(store_of(tmp_path, {}, {}))
+    cells = [cell.model_copy(update={"log_speedup": None} if cell.name == "quantized" else {}) for cell in new.cells]
+    found = compare(old, new.model_copy(update={"cells": tuple(cells)}))
+    assert any("not judged" in warning and "quantized (64)" in warning for warning in found.warnings)
+
+
+def test_several_kinds_of_hardware_are_not_matched_by_guessing(tmp_path: Path) -> None:
+    old, new = sides(store_of(tmp_path, {}, {"hardware_class": "c"}))
+    more = tuple(cell.model_copy(update={"hardware_class": "b"}) for cell in old.cells)
+    with pytest.raises(RequestError, match="share no kind of hardware"):
+        compare(old.model_copy(update={"cells": (*old.cells, *more)}), new)
+
+
+def test_every_pack_counts_in_what_is_said_of_the_baseline(tmp_path: Path) -> None:
+    old, new = sides(store_of(tmp_path, {}, {}))
+
+    def packed(side: Side, slower: float) -> Side:
+        yardsticks = [cell for cell in side.cells if cell.role in ("baseline", "twin")]
+        second = [
+            cell.model_copy(
+                update={"log_latency_ns": figure.model_copy(update={"mean": figure.mean + math.log(slower)})}
+            )
+            for cell in yardsticks
+            if (figure := cell.log_latency_ns)
+        ]
+        return side.model_copy(update={"cells": (*second, *side.cells)})
+
+    alone, both = compare(old, new), compare(packed(old, 1.0), packed(new, 2.0))
+    assert both.between.pairs == 2 * alone.between.pairs, "twins of both packs measure what lies between runs"
+    assert both.baseline_moved == pytest.approx((alone.baseline_moved or 0) / math.sqrt(2))
+    assert [cell.name for cell in both.cells].count("pytorch") == 2, "once a length"
+
+
+def test_the_threshold_itself_is_held_against_the_noise(tmp_path: Path) -> None:
+    """A slow-down estimated a little above the threshold does not show that it is above."""
+    store = store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "speedups": SLOWER})
+    change = min(compared(store).slower, key=lambda cell: cell.change.speedup if cell.change else 1).change
+    assert change is not None
+    slow_down = 1 / change.speedup - 1
+    assert compared(store, threshold=slow_down - 0.002).slower == ()
+    assert compared(store, threshold=slow_down - 0.1).slower != ()
+
+
+def test_brackets_in_a_table_are_printed_as_they_are(tmp_path: Path) -> None:
+    found = compared(store_of(tmp_path, {"replicas": 1}, {"replicas": 1}))
+    cell = next(cell for cell in found.cells if cell.change)
+    assert cell.change is not None
+    wild = replace(cell, name="[/tmp/x]", change=replace(cell.change, low=0.01, high=100.0))
+    printed = printed_of(replace(found, cells=(wild,)))
+    assert "[/tmp/x]" in printed and "[no telling]" in printed

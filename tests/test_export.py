@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ def results_of(
     return Results(folder)
 
 
-def exported(results: Results, folder: Path, name: str | None = None) -> Exported:
-    return export_method(results, best_methods(results.speedups_table(), Limits()), folder, name)
+def exported(results: Results, folder: Path, name: str | None = None, block: int | None = None) -> Exported:
+    return export_method(results, best_methods(results.speedups_table(), Limits()), folder, name, block)
 
 
 def run_example(folder: Path, *arguments: str) -> str:
@@ -125,12 +126,17 @@ def test_the_example_gives_the_logits_that_were_measured(tmp_path: Path, model: 
 
 
 @pytest.mark.real
-def test_a_method_whose_artifact_is_in_the_cache_is_exported_from_there(tmp_path: Path, model: ModelInfo) -> None:
+def test_a_method_whose_artifact_is_in_the_cache_is_exported_from_there(
+    tmp_path: Path, model: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     for length in LENGTHS:
         prepare_artifact(find_method("torchscript-fp32"), model, Workload("cpu", THREADS, 1, length))
     results = results_of(tmp_path / "results", model, "pytorch-fp32", "torchscript-fp32")
     told = exported(results, tmp_path / "served").told
     assert "its artifacts are those that were measured, from the cache" in told
+    assert not list((tmp_path / "scratch").glob("farm-export-*")), "logs are kept only of what failed"
     settings = json.loads((tmp_path / "served" / "settings.json").read_text())
     assert settings["name"] == "torchscript-fp32", "the winner, where none is named"
     assert set(settings["artifacts"]) == {"12", "24"}
@@ -169,6 +175,24 @@ def test_results_of_other_hardware_are_not_exported_here(tmp_path: Path, model: 
     results = results_of(tmp_path / "results", model, "control-null", "control-work", hardware_class="elsewhere")
     with pytest.raises(RequestError, match="is not of the hardware that was measured"):
         exported(results, tmp_path / "new")
+
+
+def test_one_of_several_answers_for_this_machine_is_named(tmp_path: Path, model: ModelInfo) -> None:
+    results = results_of(tmp_path / "results", model, "control-null", "control-work")
+    here = describe_machine().hardware_class
+    rows = [
+        measured_row("b8", 0, name, 5.0, hardware_class=here, batch_size=8) for name in ("pytorch", "control-wrong")
+    ]
+    Store(tmp_path / "results").publish_replica(RUN, "b8", 0, rows)
+    results = Results(tmp_path / "results")
+    with pytest.raises(RequestError, match=r"name one with --block \(1: .*batch size 1;.*; 2: .*batch size 8"):
+        exported(results, tmp_path / "new")
+    with pytest.raises(RequestError, match="no program that runs control-work"):
+        exported(results, tmp_path / "new", block=1)
+    with pytest.raises(RequestError, match="no program that runs control-wrong"):
+        exported(results, tmp_path / "new", block=2)
+    with pytest.raises(RequestError, match="--block 3: is no answer for this machine"):
+        exported(results, tmp_path / "new", block=3)
 
 
 def test_a_model_that_changed_is_not_exported(tmp_path: Path, model: ModelInfo) -> None:

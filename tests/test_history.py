@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from measured import SPEEDUPS
+from measured import RUN, SPEEDUPS, measured_row
 from several_runs import run_name, store_of
 
 from farm.cli.commands import run_app
@@ -58,6 +58,13 @@ def test_a_run_without_a_result_keeps_its_line(tmp_path: Path) -> None:
     assert any("Too few runs" in line for line in lines(found))
 
 
+def test_brackets_in_a_reason_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = {"lengths": (64,), "replicas": 1, "status": "failed", "reasons": ["cannot read [/tmp/x/model]"]}
+    store_of(tmp_path, broken)
+    assert run_app(["history", "quantized", str(tmp_path)]) == 0
+    assert "cannot read [/tmp/x/model]" in capsys.readouterr().out
+
+
 def test_several_cells_of_a_name_are_asked_about(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"replicas": 1})
     with pytest.raises(RequestError, match="--length: 64, 128"):
@@ -71,3 +78,33 @@ def test_the_command_prints_a_line_for_each_run(store: Store, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert all(run_name(number) in printed for number in range(RUNS))
     assert "E-divisive" in printed
+
+
+def test_other_inputs_and_other_models_are_series_of_their_own(tmp_path: Path) -> None:
+    one = {"replicas": 1, "lengths": (64,)}
+    store = store_of(tmp_path, one, one | {"model": "larger"}, one | {"inputs": "padded"})
+    with pytest.raises(RequestError, match="--inputs: full, padded"):
+        history_of(store, Selection("quantized"), "speedup")
+    with pytest.raises(RequestError, match="--model: demo, larger"):
+        history_of(store, Selection("quantized", inputs="full"), "speedup")
+    found = history_of(store, Selection("quantized", inputs="full", model="larger"), "speedup")
+    assert [entry.run for entry in found.entries] == [run_name(1)]
+    flags = ["--inputs", "full", "--model", "larger"]
+    assert run_app(["history", "quantized", str(tmp_path), *flags]) == 0
+
+
+def test_a_run_without_a_record_keeps_its_place(tmp_path: Path) -> None:
+    store_of(tmp_path, *[{"replicas": 1, "lengths": (64,)}] * 3)
+    (tmp_path / "runs" / f"{run_name(1)}.json").unlink()
+    found = history_of(Store(tmp_path, read_only=True), Selection("quantized"), "speedup")
+    assert [entry.run for entry in found.entries] == [run_name(number) for number in range(3)]
+
+
+def test_a_baseline_of_several_packs_is_one_entry_a_run(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for pack, latency_ms in (("a", 10.0), ("b", 40.0)):
+        rows = [measured_row(pack, 0, "pytorch", latency_ms), measured_row(pack, 0, f"method-{pack}", 5.0)]
+        store.publish_replica(RUN, pack, 0, rows)
+    (entry,) = history_of(store, Selection("pytorch"), "latency").entries
+    assert entry.value == pytest.approx(20.0, rel=0.01)
+    assert entry.replicas == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,33 @@ def test_cells_summarize_over_replicas_and_withhold_unsupported_percentiles(stor
     assert row["latency_p99_ms"] is None
 
 
+def test_latencies_are_of_the_rounds_that_count_as_in_the_table(tmp_path: Path) -> None:
+    """Five rounds of which one was disturbed, a process of which too few are left, and one that failed."""
+    rounds = [number for number in range(5) for _ in range(3)]
+    disturbed = [number == 2 for number in rounds]
+    latency_ns = [90_000_000 if mark else 10_000_000 + number for number, mark in zip(rounds, disturbed, strict=True)]
+    marked = {"round": rounds, "latency_ns": latency_ns, "tainted": disturbed}
+    most = marked | {"tainted": [number < 2 for number in rounds]}
+    some = Store(tmp_path)
+    for replica, changes in enumerate((marked, most, most | {"status": "failed", "latency_ns": [1] * 15})):
+        rows = [measured_row("c", replica, name, 1.0, **changes) for name in ("pytorch", "quantized")]
+        some.publish_replica(RUN, "c", replica, rows[: 1 if replica == 2 else 2])
+    counting = [ns for ns, mark in zip(latency_ns, disturbed, strict=True) if not mark] + latency_ns
+    (cell,) = query(some, "SELECT * FROM cells WHERE name = 'quantized'").to_pylist()
+    (derived,) = query(some, "SELECT * FROM speedups WHERE name = 'quantized'").to_pylist()
+    assert (cell["samples"], cell["latency_max_ms"]) == (27, 90.0)
+    assert cell["latency_p50_ms"] * 1e6 == derived["latency_p50_ns"] == np.median(counting)
+    (failed,) = query(some, "SELECT samples, latency_min_ms FROM cells WHERE name = 'pytorch'").to_pylist()
+    assert failed["samples"] == 27 and failed["latency_min_ms"] > 9, "calls of a failed process count nowhere"
+    processes = query(
+        some, "SELECT samples, rounds FROM replicas WHERE name = 'quantized' ORDER BY replica"
+    ).to_pylist()
+    assert processes == [{"samples": 12, "rounds": 4}, {"samples": 15, "rounds": 5}]
+    asked = "SELECT replica, sum(tainted::int) AS tainted, sum(counts::int) AS counts FROM samples "
+    marks = query(some, f"{asked} WHERE name = 'quantized' GROUP BY ALL ORDER BY ALL").to_pylist()
+    assert [(each["tainted"], each["counts"]) for each in marks] == [(3, 12), (6, 15)]
+
+
 def test_a_failed_cell_is_a_row_without_latencies(store: Store):
     row = query(store, "SELECT * FROM cells WHERE status = 'failed'").to_pylist()
     assert [(each["name"], each["samples"], each["reasons"]) for each in row] == [("quantized", 0, ["crashed"])]
@@ -77,58 +105,95 @@ def test_every_column_of_every_view_is_documented():
     assert [column for column in columns if not column.about] == []
 
 
+HOSTILE = (
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM glob('/*')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_parquet('https://example.com/x.parquet')",
+    "COPY (SELECT 1) TO 'out.csv'",
+    "ATTACH 'other.db'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "CREATE TABLE t AS SELECT 1",
+    "DROP VIEW cells",
+    "SELECT 1; SELECT 2",
+    "",
+    "COPY samples TO 'samples.parquet'",
+    "COPY (SELECT * FROM cells) TO '/dev/stdout'",
+    "EXPORT DATABASE 'out'",
+    "INSERT INTO runs VALUES (1)",
+    "UPDATE measurements SET latency_ns = NULL",
+    "DELETE FROM samples",
+    "ALTER TABLE runs RENAME TO walks",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling",
+    "CALL pragma_version()",
+    "CHECKPOINT",
+    "VACUUM",
+    "RESET lock_configuration",
+    "SET python_enable_replacements = true",
+    "CREATE MACRO leak() AS TABLE SELECT * FROM read_text('/etc/passwd')",
+    "CREATE SECRET (TYPE s3)",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'",
+    "SELECT * FROM read_blob('/etc/hostname')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM parquet_metadata('results/measurements/*.parquet')",
+    "SELECT * FROM query('COPY (SELECT 1) TO ''out.csv'' ')",
+    "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'') ')",
+    "WITH leak AS (SELECT * FROM read_text('/etc/passwd')) SELECT * FROM leak",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "FROM 'https://example.com/x.csv'",
+    "SELECT count(*) FROM read_csv('/etc/passwd')",
+    "SELECT * FROM enable_logging(level='trace', storage='file', storage_config={'path': 'log'})",
+)
+
+REACHING = (
+    *("read_csv('other.csv')", "read_text('other.csv')", "glob('*')", "read_csv('https://example.com/x.csv')"),
+    *("read_parquet('s3://bucket/x.parquet')", "'other.csv'"),
+    "enable_logging(level='trace', storage='file', storage_config={'path': 'log'})",
+    "query('SELECT * FROM read_text(''other.csv'')')",
+)
+"""Sources that would open, write or fetch something while a statement is only bound."""
+
+
+@pytest.mark.parametrize("sql", [*HOSTILE, *(f"{sql}, cells" for sql in HOSTILE if sql)])
+def test_a_query_reaches_nothing_but_the_views(store: Store, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    refuse(store, sql, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("source", REACHING)
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT * FROM read_csv('/etc/passwd')",
-        "SELECT * FROM read_text('/etc/passwd')",
-        "SELECT * FROM glob('/*')",
-        "SELECT * FROM '/etc/passwd'",
-        "SELECT * FROM read_parquet('https://example.com/x.parquet')",
-        "COPY (SELECT 1) TO 'out.csv'",
-        "ATTACH 'other.db'",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SET enable_external_access = true",
-        "CREATE TABLE t AS SELECT 1",
-        "DROP VIEW cells",
-        "SELECT 1; SELECT 2",
-        "",
-        "COPY samples TO 'samples.parquet'",
-        "COPY (SELECT * FROM cells) TO '/dev/stdout'",
-        "EXPORT DATABASE 'out'",
-        "INSERT INTO runs VALUES (1)",
-        "UPDATE measurements SET latency_ns = NULL",
-        "DELETE FROM samples",
-        "ALTER TABLE runs RENAME TO walks",
-        "PRAGMA database_list",
-        "PRAGMA enable_profiling",
-        "CALL pragma_version()",
-        "CHECKPOINT",
-        "VACUUM",
-        "RESET lock_configuration",
-        "SET python_enable_replacements = true",
-        "CREATE MACRO leak() AS TABLE SELECT * FROM read_text('/etc/passwd')",
-        "CREATE SECRET (TYPE s3)",
-        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'",
-        "SELECT * FROM read_blob('/etc/hostname')",
-        "SELECT * FROM read_json('/etc/passwd')",
-        "SELECT * FROM parquet_metadata('results/measurements/*.parquet')",
-        "SELECT * FROM query('COPY (SELECT 1) TO ''out.csv'' ')",
-        "SELECT * FROM query('SELECT * FROM read_text(''/etc/passwd'') ')",
-        "WITH leak AS (SELECT * FROM read_text('/etc/passwd')) SELECT * FROM leak",
-        "SELECT * FROM sniff_csv('/etc/passwd')",
-        "FROM 'https://example.com/x.csv'",
-        "SELECT count(*) FROM read_csv('/etc/passwd')",
+        "PIVOT (FROM {}, cells) ON length USING first(name)",
+        "PIVOT (FROM {}) ON length USING count(*)",
+        "SELECT * FROM (PIVOT (FROM {}, replicas) ON length USING count(*))",
+        "EXPLAIN SELECT * FROM {}, cells",
+        "EXPLAIN PIVOT (FROM {}, cells) ON length USING first(name)",
+        "SELECT latency_p50_ms FROM cells WHERE EXISTS (FROM {})",
     ],
 )
-def test_a_query_reaches_nothing_but_the_views(store: Store, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
+def test_nothing_is_reached_while_a_query_is_only_looked_at(
+    store: Store, sql: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(store, sql.format(source), tmp_path, monkeypatch)
+
+
+def refuse(store: Store, sql: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask it in an empty folder and home: it is refused, and nothing was opened or written there."""
+    home = folder / "home"
+    home.mkdir()
+    # Nobody writes to it: whoever opens it to read would wait for ever.
+    os.mkfifo(folder / "other.csv")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(home))
     with pytest.raises(RequestError) as refused:
         query(store, sql)
     assert "cells, replicas, samples" in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 2
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(path.name for path in folder.rglob("*")) == ["home", "other.csv"]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +277,19 @@ def test_a_wrong_query_is_explained_in_two_lines(store: Store):
 )
 def test_ordinary_ways_of_reading_work(store: Store, sql: str):
     assert query(store, sql).num_columns > 0
+
+
+@pytest.mark.parametrize(
+    ("view", "column", "scale"), [("cells", "latency_p50_ms", 1.0), ("replicas", "latency_p50_ns", 1e6)]
+)
+def test_a_pivot_holds_the_values_of_its_view(store: Store, view: str, column: str, scale: float) -> None:
+    plain = query(store, f"SELECT max({column}) AS most FROM {view} WHERE name = 'quantized' AND length = 64")
+    pivot = query(store, f"PIVOT {view} ON length USING max({column}) GROUP BY name").to_pylist()
+    nested = query(store, f"SELECT * FROM (PIVOT {view} ON length USING max({column}) GROUP BY name)").to_pylist()
+    (most,) = plain.column("most").to_pylist()
+    assert most > 10 * scale
+    for rows in (pivot, nested):
+        assert [row["64"] for row in rows if row["name"] == "quantized"] == [most]
 
 
 def test_an_empty_result_keeps_its_columns(store: Store):

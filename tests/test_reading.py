@@ -16,7 +16,9 @@ from several_runs import run_name, store_of
 
 from farm.cli.commands import run_app
 from farm.columns import AT_LENGTHS, COLUMNS
+from farm.documents import _latex, _latex_notes, to_latex
 from farm.results import Results
+from farm.tables import SpeedupTable
 
 SELECT = "SELECT name, length, reasons, first_call_ms, replicas FROM cells ORDER BY length, name, role"
 
@@ -136,6 +138,28 @@ def test_latex_is_a_table_with_its_special_characters_escaped(
     for tabular in body.split("\\begin{tabular}")[1:]:
         rows = [line for line in tabular.splitlines() if line.endswith("\\\\")]
         assert len({line.count(" & ") for line in rows}) == 1
+
+
+def test_percentiles_are_columns_and_say_where_they_are_withheld(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(capsys, "table", str(results), "--columns", "latency,p90,p99")
+    assert re.search(r"p90 \d+(\.\d+)? ms", out)
+    assert "p99 withheld" in out and "p99 below 662" in " ".join(out.split())
+    head = printed(capsys, "table", str(results), "--columns", "p90", "--format", "csv").splitlines()[0]
+    assert "latency_p90_ns" in head.split(",")
+
+
+def test_latex_notes_keep_their_numbers_and_every_character() -> None:
+    assert _latex("_foo \\ 5 %") == r"\_foo \textbackslash{} 5 \%"
+    assert _latex("one\ntwo") == "one two"
+    assert _latex_notes(["[1] crashed [/tmp/x]", "[odd] note", "plain"]).splitlines()[1:-1] == [
+        r"\item[{[1]}] crashed [/tmp/x]",
+        r"\item {}[odd] note",
+        r"\item plain",
+    ]
+    broken = SpeedupTable("a\n\\input{x}", (), ())
+    assert to_latex(broken).splitlines()[0] == "% a \\input{x}"
 
 
 class _Tags(HTMLParser):

@@ -54,7 +54,7 @@ def test_the_pipeline_is_a_workflow_with_the_gate_as_a_step() -> None:
 def test_flags_of_the_examples_can_be_read() -> None:
     assert set(parse_mix(re.findall(r"--lengths (\d+:\S+)", README)[0])) == {64, 256}
     assert parse_bytes(re.findall(r"--max-size (\S+)", README)[0], "") == 150_000_000
-    assert parse_ns(re.findall(r"--p99 (\S+)", README)[0], "") == 60_000_000
+    assert parse_ns(re.findall(r"--p90 (\S+)", README)[0], "") == 150_000_000
     assert chosen(re.findall(r"--columns (\S*,\S*?)`", README)[0]).asked
 
 

@@ -61,6 +61,17 @@ def test_the_next_best_is_named_with_what_it_costs_in_time() -> None:
     assert _fact(_answer(_rows(onnxruntime=1.6, quantized=2.0)), "Next best").startswith("onnxruntime takes 25.0 % [")
 
 
+def test_a_method_that_is_surely_faster_stands_before_one_that_may_be() -> None:
+    rows = _rows(steady=1.25, wild=1.3)
+    for row in rows:
+        if row["name"] == "wild":
+            row["log_ratios"] = [[each + 0.4 * (-1) ** at for each in one] for at, one in enumerate(row["log_ratios"])]
+    found = _answer(rows)
+    assert (found.verb, found.name) == ("Deploy", "steady")
+    assert _fact(found, "Next best").startswith("wild 1.")
+    assert any(note.startswith("wild came out fastest") for note in found.notes)
+
+
 def test_methods_as_fast_within_the_interval_are_called_so() -> None:
     found = _answer(_rows(onnxruntime=2.0, quantized=2.0))
     assert any(note.startswith("This run cannot tell it from ") for note in found.notes)

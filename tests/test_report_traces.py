@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from made_up import speedup_row
 from measured import measured_row
 
 from farm.report import traces
+from farm.report.charts_trust import _RATE_COLOURS
 from farm.report.labels import HEIGHT_PIXELS, LETTER_PIXELS, LINE_PIXELS, SIDES, WIDTH_PIXELS, place_labels
+from farm.report.numbers import cost_table
 from farm.report.theme import COLOURS, SERIES, ramp, resolved
+from farm.schemas import MEASUREMENT_SCHEMA
+from farm.sides import SENTINEL_COLUMNS
+from farm.tables import speedup_table
 
 MS = 10**6
 
@@ -143,3 +150,19 @@ def test_a_picture_has_colours_instead_of_variables() -> None:
         "width": 7,
         "deep": {"text": f"say {COLOURS['ink'][1]}"},
     }
+
+
+def test_every_rate_that_the_sentinel_stores_is_read_by_the_report_and_by_comparisons() -> None:
+    stored = {name for name in MEASUREMENT_SCHEMA.names if re.fullmatch(r"round_\w+_(gflops|gops|gbs)", name)}
+    assert stored == set(traces.SENTINEL_RATES.values()) == set(SENTINEL_COLUMNS)
+    assert stored <= set(traces.COLUMNS)
+    assert set(_RATE_COLOURS) == set(traces.SENTINEL_RATES)
+
+
+def test_what_a_gpu_costs_stands_among_the_costs() -> None:
+    costs = {"vram_bytes": 512_000_000, "gpu_energy_j_per_call": 0.25, "gpu_power_w": 300.0}
+    rows = [speedup_row("pytorch"), speedup_row("quantized") | costs]
+    found = cost_table(speedup_table(rows).blocks[0])
+    assert {"MB of GPU memory", "GPU's J per call", "GPU's W"} <= set(found.headings)
+    (line,) = [line for line in found.lines if line.method == "quantized"]
+    assert {"512", "0.250", "300"} <= set(line.texts)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.best import Verdict
-from farm.choice import Entrant
+from farm.choice import Choice, Entrant
 from farm.figures import figures_of
 from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
 
@@ -54,8 +54,7 @@ def _price(verdict: Verdict, entrant: Entrant) -> str:
     figures = figures_of(entrant.rows)
     parts = [f"{milliseconds_text(verdict.call_ms(entrant))} a call on average"]
     if not entrant.is_baseline:
-        baseline = next((each.name for each in verdict.choice.entrants if each.is_baseline), "the baseline")
-        parts.append(f"{ratio_text(entrant.speedup)} over {baseline}")
+        parts.append(f"{ratio_text(entrant.speedup)} over {_baseline(verdict.choice)}")
     if entrant.accuracy_change is not None:
         parts.append(f"accuracy {change_text(entrant.accuracy_change)} points")
     if entrant.artifact_bytes is not None:
@@ -66,21 +65,42 @@ def _price(verdict: Verdict, entrant: Entrant) -> str:
 
 
 def _against_others(verdict: Verdict, winner: Entrant) -> Iterator[str]:
-    choice = verdict.choice
-    if choice.leader is not None and winner is not choice.leader:
+    choice, leader = verdict.choice, verdict.choice.leader
+    if leader is None:
+        return
+    if winner.is_baseline and winner is not leader:
         yield f"No method is shown to be faster than {winner.name}, which takes no preparing: that one, then."
-    ties = [name for name in choice.ties if name != winner.name]
-    if choice.leader is not None and ties:
-        named = [f"{name} ({ratio_text(choice.leads[name])})" for name in ties]
+    elif winner is not leader:
+        shown = f"shown to be faster than {_baseline(choice)}"
+        yield f"{leader.name} came out faster, but is not {shown}, as {winner.name} is."
+    if choice.ties:
+        named = [f"{name} ({ratio_text(choice.leads[name])})" for name in choice.ties]
         yield (
-            f"Level with {choice.leader.name}, as far as this run can tell (its lead, simultaneous 95 % intervals): "
+            f"Level with {leader.name}, as far as this run can tell (its lead, simultaneous 95 % intervals): "
             f"{'; '.join(named)}. Choose among them by size, accuracy or memory, or measure with more effort."
         )
-    lost = next((name for name in choice.leads if name not in choice.ties), None)
-    if choice.leader is not None and lost is not None:
-        behind = " behind them" if ties else ""
-        lead = ratio_text(choice.leads[lost])
-        yield f"Runner-up{behind}: {lost}. It lost by speed: {choice.leader.name} is {lead} as fast."
+    yield _runner_up(choice, leader)
+
+
+def _runner_up(choice: Choice, leader: Entrant) -> str:
+    """The next best and why it lost."""
+    second = choice.runner_up
+    if second is None:
+        barred = next((each.name for each in choice.entrants if each.name in choice.left_out), None)
+        if barred is None:
+            return "Runner-up: none, for no other method has a result at every length."
+        return f"Runner-up: {barred}, which may not be deployed: {choice.left_out[barred]}."
+    if second is leader:
+        over = f"{ratio_text(second.speedup)} over {_baseline(choice)}"
+        return f"Runner-up: {second.name}. It came out at {over}, which may be chance."
+    lead = ratio_text(choice.leads[second.name])
+    if second.name in choice.ties:
+        return f"Runner-up: {second.name}. It lost within the noise: {leader.name} came out {lead} as fast."
+    return f"Runner-up: {second.name}. It lost by speed: {leader.name} is {lead} as fast."
+
+
+def _baseline(choice: Choice) -> str:
+    return next((each.name for each in choice.entrants if each.is_baseline), "the baseline")
 
 
 def _table(verdict: Verdict) -> Table:
@@ -88,7 +108,8 @@ def _table(verdict: Verdict) -> Table:
     for heading in ("method", "ms a call", "speedup", "accuracy %", "size MB", "memory MB", ""):
         table.add_column(heading, justify="left" if heading in ("method", "speedup", "") else "right")
     for entrant in verdict.choice.entrants:
-        table.add_row(*_row(verdict, entrant))
+        # As Text: a plain string's brackets would be read as markup.
+        table.add_row(*map(Text, _row(verdict, entrant)))
     return table
 
 

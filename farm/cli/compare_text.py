@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,19 +15,23 @@ from farm.ratios import Ratio
 NO_TELLING = 100
 """An interval whose ends are further apart than this factor says nothing, and its digits would only look as if."""
 
-_STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red"}
+_STYLES = {"faster": "green", "slower": "red", "failed": "bold red", "invalid": "bold red", "missing": "bold red"}
 
 
 def to_rich(found: Comparison) -> Group:
     """For `console.print`: a table for each kind of hardware, device, batch size and threads, and what to know."""
     parts: list[RenderableType] = [Text(f"{found.old} -> {found.new}", style="bold")]
-    for title, cells in groupby(found.cells, _title):
-        parts += ["", Text(title, style="bold"), _table(list(cells))]
-    return Group(*parts, "", *(Text(line) for line in lines(found)))
+    tables: dict[str, list[Compared]] = {}
+    for cell in found.cells:
+        tables.setdefault(_title(cell), []).append(cell)
+    for title, cells in tables.items():
+        parts += ["", Text(title, style="bold"), _table(cells)]
+    warned = [Text(f"Warning: {warning}", style="bold red") for warning in found.warnings]
+    return Group(*parts, "", *(Text(line) for line in lines(found)), *warned, Text(gate(found)))
 
 
 def lines(found: Comparison) -> Iterator[str]:
-    """The sentences under the tables, the gate's last."""
+    """The sentences under the tables; warnings and the gate come after them."""
     yield from _reading(found)
     if found.baseline_moved is not None:
         moved = "the same" if abs(found.baseline_moved - 1) < 0.005 else f"{found.baseline_moved:.2f} times as fast"
@@ -41,7 +44,6 @@ def lines(found: Comparison) -> Iterator[str]:
         yield from (f"  {line}" for line in found.differences)
     else:
         yield "Nothing else that the farm records is different."
-    yield _gate(found)
 
 
 def _reading(found: Comparison) -> Iterator[str]:
@@ -58,7 +60,8 @@ def _reading(found: Comparison) -> Iterator[str]:
     yield f"Intervals of 95 %, unpaired, widened by what {noise} to lie between runs: {sd}."
 
 
-def _gate(found: Comparison) -> str:
+def gate(found: Comparison) -> str:
+    """What the exit code is for, in a sentence."""
     if not found.slower and not found.broken:
         counts = ", ".join(f"{count} {word}" for word, count in counted(found.cells).items()) or "nothing compared"
         return f"Gate: nothing is shown to be slower{_beyond(found.threshold)} ({counts})."
@@ -91,7 +94,9 @@ def _table(cells: Sequence[Compared]) -> Table:
         latencies = ["-" if each is None else milliseconds_text(each) for each in (cell.old_ms, cell.new_ms)]
         holds = "" if cell.verdict not in ("faster", "slower") else "yes" if (cell.p_holm or 0) < 0.05 else "no"
         verdict = Text(cell.verdict, style=_STYLES.get(cell.verdict, ""))
-        table.add_row(cell.name, str(cell.length), *latencies, _change_text(cell), verdict, holds)
+        # As Text: a plain string's brackets would be read as markup.
+        texts = (cell.name, str(cell.length), *latencies, _change_text(cell))
+        table.add_row(*map(Text, texts), verdict, holds)
     return table
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farm.cli.commands import DONE, ResultsArgument, app
-from farm.cli.output import READING_WIDTH, make_console, write
+from farm.cli.output import READING_WIDTH, make_console, require_elsewhere, write
 from farm.cli.reading import RunOption
 from farm.errors import RequestError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GATE_SAYS_SLOWER = 3
 """The exit code of a comparison that found something slower, or without a result."""
 
-THRESHOLD_HELP = "Let slow-downs up to this share pass: 0.05 or 5%."
+THRESHOLD_HELP = "Stop only at what is shown to be slower by more than this share: 0.05 or 5%."
 
 
 class Measure(StrEnum):
@@ -57,6 +57,9 @@ def compare(
     from farm.sides import read_pinned
 
     if pin is not None:
+        if new is not None or baseline is not None:
+            raise RequestError("--pin FILE pins one run and compares nothing: name that run alone")
+        require_elsewhere(pin, "--pin", results, *([old] if old and Path(old).is_dir() else []))
         side = _side(old, results)
         pin_side(side, pin)
         write(f"pinned run {side.run} as {pin}: commit it, and compare with `farm compare --baseline {pin}`")
@@ -67,6 +70,11 @@ def compare(
         raise RequestError("name the old run (an id or a folder) and the new one, or --baseline FILE")
     before = read_pinned(baseline) if baseline is not None else _side(old, results)
     after = _side(old if baseline is not None else new, results)
+    if before.run == after.run and new is None and (baseline is None or old is None):
+        raise RequestError(
+            f"run {after.run} is the newest, so it would be compared with itself: nothing was measured since; name "
+            "both runs if you mean that"
+        )
     allowed = parse_share(threshold, "--threshold")
     found = compare_sides(before, after, measure=measure.value, threshold=allowed)
     make_console().print(to_rich(found), highlight=False, width=READING_WIDTH)
@@ -93,6 +101,8 @@ def history(
     threads: Annotated[int | None, typer.Option(help="Needed where runs have several.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; needed where runs have both.")] = None,
     hardware: Annotated[str | None, typer.Option(help="A hardware class; needed where runs have several.")] = None,
+    inputs: Annotated[str | None, typer.Option(help="full or padded; needed where runs have both.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name; needed where runs have several.")] = None,
     measure: MeasureOption = Measure.speedup,
 ) -> int:
     """One cell over all runs, with the steps in it."""
@@ -100,7 +110,7 @@ def history(
     from farm.history import Selection, history_of
     from farm.store import Store
 
-    selection = Selection(method, length, batch_size, threads, device, hardware)
+    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model)
     found = history_of(Store(results, read_only=True), selection, measure.value)
     make_console().print(to_rich(found), highlight=False, width=READING_WIDTH)
     return DONE
@@ -124,24 +134,31 @@ def best(
         Path | None, typer.Option(metavar="DIR", help="Write the winner with a runnable example there.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="Export this method instead of the winner.")] = None,
+    block: Annotated[
+        int | None, typer.Option("--block", help="Of several answers, the one to export: 1 is the first printed.")
+    ] = None,
 ) -> int:
     """The method to deploy, under limits."""
     from farm.best import best_methods
     from farm.cli.best_text import to_rich
     from farm.export import export_method
-    from farm.limits import Limits, parse_bytes, parse_mix, parse_ns
+    from farm.limits import Limits, parse_bytes, parse_mix, parse_ns, parse_points
     from farm.results import Results
 
-    percentiles = {name: text for name, text in (("p50", p50), ("p90", p90), ("p95", p95), ("p99", p99)) if text}
+    percentiles = {
+        name: text for name, text in (("p50", p50), ("p90", p90), ("p95", p95), ("p99", p99)) if text is not None
+    }
     limits = Limits(
-        accuracy_drop_points=max_accuracy_drop,
-        artifact_bytes=parse_bytes(max_size, "--max-size") if max_size else None,
-        peak_rss_bytes=parse_bytes(max_memory, "--max-memory") if max_memory else None,
+        accuracy_drop_points=(
+            None if max_accuracy_drop is None else parse_points(max_accuracy_drop, "--max-accuracy-drop")
+        ),
+        artifact_bytes=parse_bytes(max_size, "--max-size") if max_size is not None else None,
+        peak_rss_bytes=parse_bytes(max_memory, "--max-memory") if max_memory is not None else None,
         percentiles_ns={int(name[1:]): parse_ns(text, f"--{name}") for name, text in percentiles.items()},
     )
     found = Results(results, run)
-    verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths else None)
+    verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths is not None else None)
     make_console().print(to_rich(verdicts, found.run), highlight=False, width=READING_WIDTH)
     if export is not None:
-        write(export_method(found, verdicts, export, method).told)
+        write(export_method(found, verdicts, export, method, block).told)
     return DONE

@@ -28,7 +28,9 @@ def to_rich(found: History) -> Group:
     for entry in found.entries:
         step = steps.get(entry.run)
         mark = Text("") if step is None else Text(_word(step.ratio), style="green" if step.ratio > 1 else "red")
-        table.add_row(entry.run, str(entry.replicas), _value(entry, found), _picture(entry, values), mark)
+        # As Text: a plain string's brackets would be read as markup.
+        texts = (entry.run, str(entry.replicas), _value(entry, found), _picture(entry, values))
+        table.add_row(*map(Text, texts), mark)
     parts: list[RenderableType] = [Text(found.title, style="bold"), "", table, ""]
     return Group(*parts, *(Text(line) for line in lines(found)))
 

@@ -39,9 +39,17 @@ def write_to(output: Path | None, content: str | bytes, results: str) -> None:
             raise RequestError("Parquet is not for a terminal: name a file with -o FILE")
         sys.stdout.buffer.write(content)
         return
-    if "://" not in results and output.resolve().is_relative_to(Path(results).resolve()):
-        raise RequestError(f"-o {output}: is among the results, which are never replaced; name a file elsewhere")
+    require_elsewhere(output, "-o", results)
     try:
         output.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ResultsError(f"{output} cannot be written ({error.strerror or error}): name another file") from error
+
+
+def require_elsewhere(output: Path, flag: str, *results: str) -> None:
+    """Raise RequestError for a file among results: no answer may replace those."""
+    for folder in results:
+        if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
+            raise RequestError(
+                f"{flag} {output}: is among the results, which are never replaced; name a file elsewhere"
+            )

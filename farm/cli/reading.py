@@ -37,7 +37,15 @@ class QueryFormat(StrEnum):
     markdown = "markdown"
 
 
-_SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".md": "markdown", ".tex": "latex", ".html": "html"}
+_SUFFIXES = {
+    ".txt": ("text", "table"),
+    ".csv": ("csv",),
+    ".json": ("json",),
+    ".parquet": ("parquet",),
+    ".md": ("markdown",),
+    ".tex": ("latex",),
+    ".html": ("html",),
+}
 
 
 @app.command()
@@ -87,6 +95,12 @@ def query(
 
 
 def _by_suffix(output: Path | None, known: list[str]) -> str | None:
-    """The format that a file's name asks for, where it is one of the `known`."""
-    named = _SUFFIXES.get(output.suffix.lower()) if output else None
-    return named if named in [str(each) for each in known] else None
+    """The format that a file's name asks for; None without a file. Raises RequestError where it is none of `known`."""
+    if output is None:
+        return None
+    formats = [str(each) for each in known]
+    named = next((each for each in _SUFFIXES.get(output.suffix.lower(), ()) if each in formats), None)
+    if named is None:
+        suffixes = [suffix for suffix, names in _SUFFIXES.items() if set(names) & set(formats)]
+        raise RequestError(f"-o {output}: its name ends in none of {', '.join(suffixes)}; rename it or add --format")
+    return named

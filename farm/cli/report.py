@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from farm.cli.commands import DONE, ResultsArgument, app
+from farm.cli.output import require_elsewhere
 from farm.errors import RequestError, ResultsError
 
 
@@ -40,9 +41,11 @@ def report(
 
     if plot is None:
         path = _checked(output or Path("report.html"), "html")
+        require_elsewhere(path, "-o", results)
         content = report_html(Results(results, run)).encode()
     else:
         path = _checked(output or Path(f"{plot_named(plot)}.png"), "png", "svg")
+        require_elsewhere(path, "-o", results)
         format = path.suffix.lower().removeprefix(".")
         content = report_picture(Results(results, run), plot, format, block, theme.value)
     try:

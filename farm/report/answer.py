@@ -61,7 +61,7 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
         name=winner.name,
         ratio="" if winner.is_baseline else ratio_text(winner.speedup),
         sentence=_sentence(winner, choice, baseline),
-        facts=tuple(_facts(winner, choice, rows)),
+        facts=tuple(_facts(winner, choice, rows, baseline)),
         sureness=sureness,
         doubts=(*doubts, *rough),
         notes=tuple(_notes(winner, choice)),
@@ -93,13 +93,13 @@ def _sentence(winner: Entrant, choice: Choice, baseline: str) -> str:
     return f"No other method that may be deployed is shown to be faster {over}."
 
 
-def _facts(winner: Entrant, choice: Choice, rows: Sequence[Row]) -> Iterator[Fact]:
-    baseline = next((each for each in choice.entrants if each.is_baseline), None)
-    yield _latency(winner, baseline)
+def _facts(winner: Entrant, choice: Choice, rows: Sequence[Row], baseline: str) -> Iterator[Fact]:
+    yardstick = next((each for each in choice.entrants if each.is_baseline), None)
+    yield _latency(winner, yardstick)
     yield from _accuracy(winner)
-    yield from _size(winner, baseline)
+    yield from _size(winner, yardstick)
     yield from _start(winner)
-    yield from _runner_up(winner, choice)
+    yield from _runner_up(choice, baseline)
     yield from _twin(rows)
 
 
@@ -160,15 +160,19 @@ def _start(winner: Entrant) -> Iterator[Fact]:
     yield Fact("Start-up", f"{figure_text(figures['load_s'][1])} s", detail)
 
 
-def _runner_up(winner: Entrant, choice: Choice) -> Iterator[Fact]:
-    name = choice.runner_up
-    if name is None or winner is not choice.leader:
+def _runner_up(choice: Choice, baseline: str) -> Iterator[Fact]:
+    second = choice.runner_up
+    if second is None:
         return
-    lead = choice.leads[name]
-    if name in choice.ties:
-        yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer, which may be chance: a tie")
-    else:
-        yield Fact("Next best", name, f"takes {_percent_ends(lead)} longer")
+    if second is choice.leader:
+        yield Fact(
+            "Next best", second.name, f"{ratio_text(second.speedup)} over {baseline}, which may be chance: a tie"
+        )
+        return
+    longer = f"takes {_percent_ends(choice.leads[second.name])} longer"
+    yield Fact(
+        "Next best", second.name, f"{longer}, which may be chance: a tie" if second.name in choice.ties else longer
+    )
 
 
 def _twin(rows: Sequence[Row]) -> Iterator[Fact]:
@@ -226,7 +230,7 @@ def _one_replica(winner: Entrant, choice: Choice) -> bool:
 
 def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
     tied = [name for name in choice.ties if name != winner.name]
-    if winner.is_baseline and choice.leader is not None and choice.leader is not winner:
+    if choice.leader is not None and choice.leader is not winner:
         lead = choice.leads[winner.name]
         yield f"{choice.leader.name} came out fastest, by {_percent_ends(lead)}, which could be chance."
     elif tied:

@@ -56,6 +56,17 @@ def twin(subject: Subject) -> Drawing | None:
     )
 
 
+_RATE_COLOURS = {
+    "fp32 products": "s0",
+    "bf16 products": "s2",
+    "tf32 products": "s1",
+    "fp16 products": "s4",
+    "fp8 products": "s6",
+    "int8 products": "s3",
+    "memory read": "s5",
+}
+
+
 def sentinels(subject: Subject) -> Drawing | None:
     """The sentinel's rates over time, and the rounds in which a guard saw a disturbance."""
     every = subject.machine
@@ -77,8 +88,9 @@ def sentinels(subject: Subject) -> Drawing | None:
         scale=alt.Scale(nice=False, padding=8),
     )
     y = alt.Y("apart:Q", title="% from its own median", axis=alt.Axis(format="+d"))
-    names = list(traces.SENTINEL_RATES)
-    shades = [colour(name) for name in ("s0", "s2", "s3", "s5")]
+    shown = {rate["rate"] for rate in rates}
+    names = [name for name in traces.SENTINEL_RATES if name in shown]
+    shades = [colour(_RATE_COLOURS[name]) for name in names]
     legend = alt.Legend(title=None, columns=alt.ExprRef(f"{NARROW} ? 2 : 4"))
     points = (
         alt.Chart(alt.NamedData(name=ROWS))

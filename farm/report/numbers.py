@@ -176,6 +176,9 @@ _COSTS = {
     "MB of memory": _Cost("peak_rss_bytes", 1e6, whole=True),
     "CPU ms per call": _Cost("cpu_ns_per_call", 1e6, spread=True),
     "J per call": _Cost("energy_j_per_call", spread=True),
+    "MB of GPU memory": _Cost("vram_bytes", 1e6, whole=True),
+    "GPU's J per call": _Cost("gpu_energy_j_per_call", spread=True),
+    "GPU's W": _Cost("gpu_power_w", spread=True, whole=True),
     "pays off after calls": _Cost("break_even_calls", spread=True, whole=True),
 }
 

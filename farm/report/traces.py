@@ -11,20 +11,24 @@ import numpy as np
 
 from farm.pairing import Process, Row
 
+SENTINEL_RATES = {
+    "fp32 products": "round_fp32_gflops",
+    "bf16 products": "round_bf16_gflops",
+    "tf32 products": "round_tf32_gflops",
+    "fp16 products": "round_fp16_gflops",
+    "fp8 products": "round_fp8_gflops",
+    "int8 products": "round_int8_gops",
+    "memory read": "round_memory_gbs",
+}
+"""What the sentinel timed, and the column of MEASUREMENT_SCHEMA that has its rate in each round."""
+
 COLUMNS = (
     *("hardware_class", "device", "threads", "batch_size", "inputs", "cohort", "cell", "replica", "role", "name"),
     *("length", "status", "reasons", "error_tail", "hostname", "gpu", "round", "latency_ns", "tainted", "steady"),
     *("round_started_unix_ns", "round_taint_reasons", "round_state"),
-    *("round_fp32_gflops", "round_bf16_gflops", "round_int8_gops", "round_memory_gbs"),
+    *SENTINEL_RATES.values(),
 )
 """The columns of MEASUREMENT_SCHEMA that the report reads."""
-
-SENTINEL_RATES = {
-    "fp32 products": "round_fp32_gflops",
-    "bf16 products": "round_bf16_gflops",
-    "int8 products": "round_int8_gops",
-    "memory read": "round_memory_gbs",
-}
 
 MOST_QUANTILES = 41
 """Points of a distribution, every 2.5 %: finer than the eye tells on a plot of 300 pixels' height, and a page of 1,000
