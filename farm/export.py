@@ -204,7 +204,8 @@ def _expected(nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artif
 
 def _answers(nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any]) -> list[Any]:
     log = Path(mkdtemp(prefix="farm-export-")) / "cell.log"
-    resident = nursery.fork("cell", log)
+    temporary = log.with_suffix("")
+    resident = nursery.fork("cell", log, temporary=temporary)
     try:
         resident.call("import_runtime", cell.method, model, timeout_s=LOAD_S)
         resident.call("load", cell, model, folder, batches, timeout_s=LOAD_S)
@@ -213,6 +214,7 @@ def _answers(nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batche
         raise FarmError(f"--export: {cell.name} could not be loaded; its output is in {log}") from error
     finally:
         resident.kill()
+        shutil.rmtree(temporary, ignore_errors=True)
     return [batch[0] for batch in ready.logits]
 
 
