@@ -220,7 +220,7 @@ def test_weights_of_another_type_in_a_nested_block_fail_torchscripts_proof() -> 
 
     from tasks.torchscript import ScriptCallable
 
-    class Nested(torch.nn.Module):
+    class Nested(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, dtype: torch.dtype) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(3, 3, dtype=dtype))
