@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,13 @@ def send_output_to(log: str) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+def put_temporary_files_in(folder: Path) -> None:
+    """Let Python and native libraries use a folder of their own: a killed process cannot remove what it made."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None  # somebody may have asked before this process was forked
 
 
 class WorkshopProcess:

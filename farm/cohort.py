@@ -50,6 +50,7 @@ class CohortProcess:
         self._gpu = GpuSide(slot)
         self._call_limit_s = limits.call_s or LEAST_CALL_LIMIT_S
         self._turn_s: dict[str, float] = {}
+        self._flushed = False
         self._claim = CoreClaim(_with_siblings(slot.cores), whole_machine=not slot.packed)
 
     def lock_slot(self) -> bool:
@@ -194,6 +195,9 @@ class CohortProcess:
 
     def round(self, number: int, order: Sequence[str]) -> tuple[Round, dict[str, Failure]]:
         """Give each cell one turn in this order, every other cell being stopped; report who fell out."""
+        if not self._flushed:  # what cells wrote while loading must not be flushed while somebody is being timed
+            os.sync()
+            self._flushed = True
         started_unix_ns, started = time.time_ns(), time.perf_counter_ns()
         turns: dict[str, Turn] = {}
         failures: dict[str, Failure] = {}

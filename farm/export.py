@@ -213,7 +213,8 @@ def _expected(
 def _answers(
     nursery: Nursery, cell: Cell, model: ModelInfo, folder: str, batches: Sequence[Any], *, log: Path
 ) -> list[Any]:
-    resident = nursery.fork("cell", log)
+    temporary = log.with_suffix("")
+    resident = nursery.fork("cell", log, temporary=temporary)
     try:
         resident.call("import_runtime", cell.method, model, timeout_s=LOAD_S)
         resident.call("load", cell, model, folder, batches, timeout_s=LOAD_S)
@@ -222,6 +223,7 @@ def _answers(
         raise FarmError(f"--export: {cell.name} could not be loaded; its output is in {log}") from error
     finally:
         resident.kill()
+        shutil.rmtree(temporary, ignore_errors=True)
     return [batch[0] for batch in ready.logits]
 
 

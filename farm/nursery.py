@@ -35,6 +35,7 @@ from farm.actor import (
     cell_environment,
     die_with_parent,
     pin,
+    put_temporary_files_in,
     send_output_to,
 )
 from farm.errors import FarmError
@@ -114,12 +115,15 @@ class Nursery:
         _send(self._line, ("import", method_id, model))
         _answer(self._line, timeout_s)
 
-    def fork(self, kind: Kind, log: Path, timeout_s: float = START_S) -> Resident:
-        """Fork a process; its output goes to `log`. Raises ProcessDiedError or TooLateError."""
+    def fork(self, kind: Kind, log: Path, timeout_s: float = START_S, *, temporary: Path | None = None) -> Resident:
+        """Fork a process; its output goes to `log`, and its temporary files to a folder that may not exist yet.
+
+        Raises ProcessDiedError or TooLateError.
+        """
         here, there = socket.socketpair()
         try:
             with there:
-                _send(self._line, ("fork", kind, str(log)))
+                _send(self._line, ("fork", kind, str(log), temporary))
                 send_handle(self._line, there.fileno(), self._process.pid)
             pid = _answer(self._line, timeout_s)
         except BaseException:
@@ -206,13 +210,15 @@ def _serve(line: Connection, cores: Sequence[int], memory_bytes: int | None) -> 
             # A collection in a child would write to every page that it shares with the others.
             gc.freeze()
             continue
-        _, kind, log = message
+        _, kind, log, temporary = message
         handle = recv_handle(line)
         pid = os.fork()
         if pid == 0:
             line.close()
             if kind == "cell" and memory_bytes is not None:
                 resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+            if temporary is not None:
+                put_temporary_files_in(temporary)
             _live(Connection(handle), KINDS[kind], cores, log)
         os.close(handle)
         line.send(("done", pid))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from farm.gpus import identify
 from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
 from farm.plan import MEMORY_SHARE
 from farm.records import Failure, Slot, Status, Workload
+from farm.scratch import Scratch
 
 TAIL_BYTES = 2_000
 """The end of a dead process's own output that is kept with its row."""
@@ -26,7 +26,7 @@ class Residents:
         """`memory_bytes` limits what each cell on a CPU allocates; None is most of the slot's memory."""
         self._slot = slot
         self._memory_bytes = memory_bytes or int(slot.memory_bytes * MEMORY_SHARE)
-        self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
+        self._scratch = Scratch()
         self._living: dict[str, Resident] = {}
         self._nurseries: dict[str, Nursery] = {}
 
@@ -51,8 +51,9 @@ class Residents:
         return self._nurseries[name]
 
     def fork(self, nursery: Nursery, kind: Kind, name: str) -> Resident:
-        """Fork a process and keep it under this name."""
-        self._living[name] = nursery.fork(kind, self._log(name))
+        """Fork a process and keep it under this name. A cell has a folder of its own for temporary files."""
+        temporary = self._temporary(name) if kind == "cell" else None
+        self._living[name] = nursery.fork(kind, self._log(name), temporary=temporary)
         return self._living[name]
 
     def launch(self, kind: Kind, name: str, workload: Workload) -> Resident:
@@ -68,17 +69,18 @@ class Residents:
         os.kill(self[name].pid, signal.SIGCONT)
 
     def kill(self, name: str) -> None:
-        """End a process, parked or not, and the nursery that was opened for it alone."""
+        """End a process, parked or not, and the nursery that was opened for it alone; its temporary files go too."""
         if (resident := self._living.pop(name, None)) is not None:
             resident.kill()
         if (nursery := self._nurseries.pop(name, None)) is not None:
             nursery.close()
+        shutil.rmtree(self._temporary(name), ignore_errors=True)
 
     def close(self) -> None:
-        """End every process and remove their logs."""
+        """End every process and remove their logs and temporary files."""
         for name in [*self._living, *self._nurseries]:
             self.kill(name)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
     def explain(self, name: str, error: Exception, when_late: str) -> Failure:
         """The status, reason and last output of a process that raised this; `when_late` says what a limit meant."""
@@ -94,6 +96,8 @@ class Residents:
                 status, reason = "invalid", str(error)
             case MethodUnsupportedError():
                 status, reason = "unsupported", str(error)
+            case ImportError():  # a package that is there, as planning saw, but broken here
+                status, reason = "unsupported", f"a library cannot be imported: {type(error).__name__}: {error}"
             case FarmError():
                 reason = str(error)
             case _:
@@ -101,7 +105,10 @@ class Residents:
         return Failure(status, reason, self._tail(name))
 
     def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+        return self._scratch.folder / f"{name}.log"
+
+    def _temporary(self, name: str) -> Path:
+        return self._scratch.folder / name
 
     def _tail(self, name: str) -> str:
         try:

@@ -34,6 +34,7 @@ class Artifact:
     key: str
     folder: str
     size_bytes: int
+    """Of its files, and of the model's weights where loading reads those too."""
     prepare_s: float
     cached: bool
     steps: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +68,8 @@ def find_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artif
         return None
     prepare_s = manifest["prepare_s"]
     steps = manifest.get("steps") or {WHOLE: prepare_s}  # a farm that knew no steps may have made it
-    return Artifact(key, str(folder), _size(manifest["files"]), prepare_s, cached=True, steps=steps)
+    size = _size(method, model, manifest["files"])
+    return Artifact(key, str(folder), size, prepare_s, cached=True, steps=steps)
 
 
 def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artifact:
@@ -91,7 +93,7 @@ def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Ar
             publish_folder(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return Artifact(key, str(folder), _size(files), prepare_s, cached=False, steps=steps)
+    return Artifact(key, str(folder), _size(method, model, files), prepare_s, cached=False, steps=steps)
 
 
 def evaluation_path(artifact: Artifact, machine: Machine, workload: Workload, dataset_sha256: str) -> Path:
@@ -164,5 +166,6 @@ def _intact(folder: Path, files: Mapping[str, Any]) -> bool:
         return False
 
 
-def _size(files: Mapping[str, Mapping[str, Any]]) -> int:
-    return sum(int(entry["bytes"]) for entry in files.values())
+def _size(method: Method, model: ModelInfo, files: Mapping[str, Mapping[str, Any]]) -> int:
+    """Bytes of all that loading reads."""
+    return sum(int(entry["bytes"]) for entry in files.values()) + method.reads_checkpoint * model.weight_bytes

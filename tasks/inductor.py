@@ -1,32 +1,33 @@
-"""PyTorch's compiler: torch.compile in the cell, or ahead of time by AOTInductor into a package that is only loaded."""
+"""PyTorch's compiler ahead of time: AOTInductor makes a package that cells only load."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import tempfile
+import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZipFile
 
-from farm.errors import ProofFailedError
+from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
-from tasks.instruction_sets import compiler_targets, needs_bf16
+from tasks.cpu_products import Product, account_of, check_pruned, check_types, kernels
+from tasks.instruction_sets import compiler_targets
 from tasks.method import Loaded, library_versions
-from tasks.onednn import executed_kernels
-from tasks.pytorch import EagerCallable, TorchCallable, TorchMethod, load_module, use_threads
+from tasks.operations import Architecture, architecture_of
+from tasks.pytorch import TorchCallable, TorchMethod, use_threads
 from tasks.steps import step
 
 PACKAGE = "model.pt2"
 FACTS = "facts.json"
-CACHE = "inductor-cache.bin"
 
-PRODUCT_KERNELS = ("mkl_linear", "qlinear", "linear_pointwise", "addmm", "mm", "bmm", "linear", "baddbmm")
-"""Operators that multiply matrices, as the profiler names them; attention has operators of its own."""
+REDUCED = {"int8", "uint8", "bfloat16", "float16"}
+"""Types of constants that an FP32 model does not have."""
 
 
 def import_compiler() -> None:
@@ -36,82 +37,24 @@ def import_compiler() -> None:
     import torch._inductor.package  # noqa: F401
 
 
-def compiler_settings(freezing: bool, max_autotune: bool) -> dict[str, Any]:
-    """Inductor's settings."""
-    settings: dict[str, Any] = {"freezing": freezing}
-    if max_autotune:
-        settings |= {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
-    return settings
-
-
-def profiled_operators(call: Callable[[], Any]) -> dict[str, int]:
-    """Run `call` once under PyTorch's profiler; how often each operator ran."""
-    import torch
-
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        call()
-    return {event.key: event.count for event in profile.key_averages()}
-
-
-def matrix_operators(operators: Mapping[str, int]) -> dict[str, int]:
-    """Those of the profiled operators that multiply matrices, attention included."""
-    return {
-        name: count
-        for name, count in operators.items()
-        if name.rpartition(":")[2].lstrip("_") in PRODUCT_KERNELS
-        or "qlinear" in name
-        or "mkl_linear" in name
-        or "scaled_dot_product" in name
-    }
-
-
-class CompiledCallable(EagerCallable):
-    """A module compiled in this process. After warm-up a recompilation is an error, not a slow sample."""
-
-    def proof(self) -> Mapping[str, Any]:
-        """Threads, dtypes, executed matrix products, graphs, graph breaks and recompilations so far."""
-        import torch
-        from torch._dynamo.utils import counters
-
-        example = self.example(self._workload)
-        compiled = int(counters["stats"]["unique_graphs"])
-        breaks = dict(counters["graph_break"])
-        operators, kernels = executed_kernels(lambda: profiled_operators(lambda: self(example)))
-        evidence = {
-            "torch_threads": torch.get_num_threads(),
-            "parameter_dtypes": dict(Counter(str(p.dtype).removeprefix("torch.") for p in self.module.parameters())),
-            "matrix_operators": matrix_operators(operators),
-            "onednn_kernels": kernels,
-            "compiled_graphs": compiled,
-            "graph_breaks": sum(breaks.values()),
-            "recompiles": int(counters["stats"]["unique_graphs"]) - compiled,
-        }
-        if torch.get_num_threads() != self._workload.threads:
-            raise ProofFailedError(f"PyTorch uses {torch.get_num_threads()} threads, not {self._workload.threads}")
-        if compiled == 0:
-            raise ProofFailedError("nothing was compiled: the module ran eagerly")
-        if evidence["recompiles"]:
-            raise ProofFailedError("the module was compiled again for an input of the same shape")
-        if set(evidence["parameter_dtypes"]) != {self._expected_dtype}:
-            raise ProofFailedError(f"parameters are {evidence['parameter_dtypes']}, not all {self._expected_dtype}")
-        torch._dynamo.config.error_on_recompile = True
-        return evidence
+def needs_compiler(method_id: str) -> None:
+    """Raise MethodUnsupportedError where the C++ compiler that Inductor calls is not installed."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise MethodUnsupportedError(
+            f"{method_id} needs the C++ compiler '{compiler}', which is not installed (CXX names another)"
+        )
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Settings that a suite may give.
-
-    `freezing`: weights become constants, packed for the CPU's kernels. `max_autotune`: time Inductor's own matrix
-    kernels against the libraries' and take the faster one; minutes of preparing.
-    """
+    """Settings that a suite may give. `freezing`: weights become constants, packed for the CPU's kernels."""
 
     freezing: bool = False
-    max_autotune: bool = False
 
 
 class InductorMethod(TorchMethod):
-    """What compiling in the cell and ahead of time share."""
+    """What compiling for a cell and ahead of time share."""
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Compiled code is made for a shape, a number of threads and the instruction sets of this CPU."""
@@ -124,114 +67,63 @@ class InductorMethod(TorchMethod):
         }
 
 
-class TorchCompileFp32(InductorMethod):
-    """torch.compile at a static shape. What it compiled while preparing is loaded from Inductor's own cache."""
-
-    id: ClassVar[str] = "pytorch-fp32-compile"
-    about: ClassVar[str] = "torch.compile (Inductor), FP32, static shape"
-    dtype: ClassVar[str] = "float32"
-    Options: ClassVar[type] = CompileOptions
-
-    def import_runtime(self, model: ModelInfo) -> None:
-        """Import the model's class and the compiler."""
-        super().import_runtime(model)
-        import_compiler()
-
-    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
-        """Compile once and save what Inductor would otherwise do again in every cell."""
-        import torch
-        from torch._inductor.utils import fresh_cache
-
-        torch._dynamo.reset()
-        with fresh_cache():
-            self._compiled(model, workload)
-            saved = torch.compiler.save_cache_artifacts()
-        if saved is not None:
-            (folder / CACHE).write_bytes(saved[0])
-
-    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
-        """Load the cache and the checkpoint, and compile: torch.compile does its work at the first call, made here."""
-        import torch
-
-        # A folder for each artifact: what other versions or a user left in Inductor's own folder must not be found.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"inference-farm-{folder.name}")
-        cache = folder / CACHE
-        if cache.exists():
-            torch.compiler.load_cache_artifacts(cache.read_bytes())
-        return self._compiled(model, workload)
-
-    def _compiled(self, model: ModelInfo, workload: Workload) -> EagerCallable:
-        import torch
-
-        options = CompileOptions(**workload.options)
-        use_threads(workload)
-        module = load_module(model).to(getattr(torch, self.dtype))
-        settings = compiler_settings(options.freezing, options.max_autotune)
-        compiled = torch.compile(module, dynamic=False, options=settings)
-        callable_ = CompiledCallable(compiled, model, workload, expected_dtype=self.dtype)
-        callable_(callable_.example(workload))
-        return callable_
-
-
-class TorchCompileBf16(TorchCompileFp32):
-    """torch.compile with weights and activations in BF16."""
-
-    id: ClassVar[str] = "pytorch-bf16-compile"
-    about: ClassVar[str] = "torch.compile (Inductor), BF16, static shape"
-    precision: ClassVar[str] = "bf16"
-    dtype: ClassVar[str] = "bfloat16"
-    exact: ClassVar[bool] = False
-
-    def check_supported(self, machine: Machine, device: Device) -> None:
-        """On a CPU without BF16 instructions there is nothing to gain."""
-        super().check_supported(machine, device)
-        needs_bf16(self.id, machine)
-
-
 class PackageCallable(TorchCallable):
     """A package of AOTInductor: a compiled library with the weights, called from PyTorch without the model's code."""
 
-    def __init__(self, package: Any, model: ModelInfo, workload: Workload, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, package: Any, model: ModelInfo, workload: Workload, facts: Mapping[str, Any], *, pruned: bool
+    ) -> None:
         super().__init__(package, model.input_names, workload.device)
+        self._model = model
         self._workload = workload
         self._facts = facts
+        self._pruned = pruned
 
     def run(self, tensors: Mapping[str, Any]) -> Any:
         """Call the package by input names; it returns bare logits."""
         return self.module(**tensors)
 
     def proof(self) -> Mapping[str, Any]:
-        """Threads, the products that the package's own source calls, and the oneDNN kernels that ran.
+        """Threads, what the package's own source says, the products that ran and, if promised, that some were spared.
 
         A package calls PyTorch's kernels past the dispatcher, so that neither a profiler nor a dispatch mode sees them.
         """
-        _, kernels = executed_kernels(lambda: self(self.example(self._workload)))
-        evidence = {"torch_threads": self._torch.get_num_threads(), "onednn_kernels": kernels, **self._facts}
+        _, ran = account_of(lambda: self(self.example(self._workload)))
+        evidence = {"torch_threads": self._torch.get_num_threads(), "product_kernels": kernels(ran), **self._facts}
         if self._torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(
                 f"PyTorch uses {self._torch.get_num_threads()} threads, not {self._workload.threads}"
             )
-        self.check(evidence)
+        self.check(evidence, ran)
+        if self._pruned:
+            sizes = _architecture(self._model)
+            evidence |= check_pruned(ran, sizes, self._workload.batch_size, self._workload.length)
         return evidence
 
-    def check(self, evidence: Mapping[str, Any]) -> None:
-        """Raise ProofFailedError where a product is not in FP32."""
-        called = {**evidence["library_calls"], **evidence["generated_products"]}
+    def check(self, evidence: Mapping[str, Any], ran: Sequence[Product]) -> None:
+        """Raise ProofFailedError where a product or a weight is not in FP32."""
+        called = evidence["library_calls"]
         if not called:
             raise ProofFailedError("the package's source calls no matrix product")
-        quantized = [name for name in (*called, *evidence["onednn_kernels"]) if "qlinear" in name or "s8" in name]
-        if quantized:
-            raise ProofFailedError(f"quantized products ran: {', '.join(quantized)}")
+        reduced = sorted({name for name in called if "qlinear" in name} | REDUCED & set(evidence["constant_dtypes"]))
+        if reduced:
+            raise ProofFailedError(f"the package holds weights or products in reduced precision: {', '.join(reduced)}")
+        check_types(ran, "float32")
 
 
 class AotFp32(InductorMethod):
     """AOTInductor: exported, compiled to a shared library with its weights, and loaded without compiling anything."""
 
     id: ClassVar[str] = "pytorch-fp32-aot"
-    about: ClassVar[str] = "AOTInductor, FP32, static shape, frozen weights"
+    about: ClassVar[str] = "AOTInductor, FP32, static shape"
     runs_on: ClassVar[tuple[str, ...]] = ("torch",)
     Options: ClassVar[type] = CompileOptions
     proving: ClassVar[type[PackageCallable]] = PackageCallable
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """Packages are compiled from C++."""
+        super().check_supported(machine, device)
+        needs_compiler(self.id)
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export, rewrite, and compile with the cell's number of threads."""
@@ -261,8 +153,7 @@ class AotFp32(InductorMethod):
 
     def settings(self, workload: Workload) -> dict[str, Any]:
         """Inductor's settings."""
-        options = CompileOptions(**workload.options)
-        return compiler_settings(options.freezing, options.max_autotune)
+        return {"freezing": CompileOptions(**workload.options).freezing}
 
     def import_runtime(self, model: ModelInfo) -> None:
         """The package needs PyTorch and its loader alone."""
@@ -276,7 +167,8 @@ class AotFp32(InductorMethod):
         use_threads(workload)
         package = aoti_load_package(str(folder / PACKAGE), run_single_threaded=True)
         facts = json.loads((folder / FACTS).read_text())
-        return self.proving(package, model, workload, facts | generated_code(folder / PACKAGE))
+        facts |= generated_code(folder / PACKAGE)
+        return self.proving(package, model, workload, facts, pruned=self.prunes_last_layer)
 
 
 class AotFp32Pruned(AotFp32):
@@ -288,10 +180,15 @@ class AotFp32Pruned(AotFp32):
 
 
 def generated_code(package: Path) -> dict[str, Any]:
-    """What the package's generated source says: matrix kernels that Inductor wrote itself, by name, and calls."""
+    """What the package's generated source says: its calls of matrix products, and its constants' types."""
     with ZipFile(package) as archive:
         sources = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".cpp")]
     text = "\n".join(sources)
-    kernels = Counter(re.findall(r"cpp_(CppMicroGemm\w*?)_\d+", text))
     calls = Counter(re.findall(r"aoti_torch_cpu_(\w*(?:linear|mm|attention)\w*)\(", text))
-    return {"generated_products": dict(kernels), "library_calls": dict(calls)}
+    constants = Counter(re.findall(r"constants_info_\[\d+\]\.dtype = [^;]*cached_torch_dtype_(\w+)", text))
+    return {"library_calls": dict(calls), "constant_dtypes": dict(constants)}
+
+
+def _architecture(model: ModelInfo) -> Architecture | None:
+    config = json.loads((Path(model.folder) / "config.json").read_text())
+    return architecture_of(config, len(model.labels))

@@ -14,10 +14,11 @@ from farm.records import Device, Machine, ModelInfo, Workload
 from tasks import gpu_kernels
 from tasks.cuda_graphs import PRODUCTS, Captured
 from tasks.gpu_settings import attention_backends, gpu_names, needs_capability
-from tasks.inductor import FACTS, PACKAGE, AotFp32, TorchCompileFp32
+from tasks.inductor import FACTS, PACKAGE, AotFp32
 from tasks.method import Loaded, NoOptions
 from tasks.pytorch import EagerCallable, TorchCallable, load_module, use_threads
 from tasks.steps import step
+from tasks.torch_compile import TorchCompileFp32
 
 Mode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -127,12 +128,14 @@ class CompileOnGpu(TorchCompileFp32):
         import torch
 
         use_threads(workload)
-        module = self.converted(load_module(model).to(workload.device, getattr(torch, self.dtype)))
+        with step("load model"):
+            module = self.converted(load_module(model).to(workload.device, getattr(torch, self.dtype)))
         compiled = torch.compile(module, dynamic=False, options=mode_settings(self.mode))
         captured = self.mode != "default"
         loaded = GpuCompiled(compiled, model, workload, self.dtype, captured=captured, products=self.product_kernels())
-        for _ in range(COMPILING_CALLS):
-            loaded(loaded.example(workload))
+        with step("compile"):
+            for _ in range(COMPILING_CALLS):
+                loaded(loaded.example(workload))
         return loaded
 
     def converted(self, module: Any) -> Any:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from farm.errors import ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
-from tasks.inductor import AotFp32, PackageCallable, compiler_settings
+from tasks.cpu_products import Product
+from tasks.inductor import AotFp32, PackageCallable
 from tasks.method import library_versions
-
-
-@dataclass(frozen=True)
-class QuantizationOptions(CalibrationOptions):
-    """Calibration, and the compiler's `max_autotune` (see CompileOptions)."""
-
-    max_autotune: bool = False
 
 
 class QuantizedPackage(PackageCallable):
     """A package whose linear layers must all run on int8."""
 
-    def check(self, evidence: Mapping[str, Any]) -> None:
+    def check(self, evidence: Mapping[str, Any], ran: Sequence[Product]) -> None:
         """Raise ProofFailedError where fewer products ran on int8 than the graph has linear layers."""
         layers, marked = evidence["linear_layers"], evidence["quantized_layers"]
         if marked != layers:
             raise ProofFailedError(f"{marked} of {layers} linear layers were quantized")
-        written = sum(count for name, count in evidence["generated_products"].items() if "MicroGemm" in name)
         called = sum(count for name, count in evidence["library_calls"].items() if "qlinear" in name)
-        ran = sum(count for name, count in evidence["onednn_kernels"].items() if "-s8-" in name)
-        if called + written < layers or ran != called:
+        quantized = sum(product.factors[1:] == ("s8",) for product in ran)
+        if called < layers or quantized != called:
             raise ProofFailedError(
-                f"of {layers} linear layers {called} call oneDNN's int8 products and {written} are Inductor's own; "
-                f"{ran} of oneDNN's ran"
+                f"of {layers} linear layers {called} call oneDNN's int8 products, of which {quantized} ran"
             )
 
 
@@ -46,7 +37,7 @@ class Pt2eInt8(AotFp32):
     precision: ClassVar[str] = "int8"
     exact: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "torchao")
-    Options: ClassVar[type] = QuantizationOptions
+    Options: ClassVar[type] = CalibrationOptions
     proving: ClassVar[type[PackageCallable]] = QuantizedPackage
     dynamic: ClassVar[bool] = False
 
@@ -56,7 +47,7 @@ class Pt2eInt8(AotFp32):
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Ranges of activations come from the calibration texts."""
-        options = QuantizationOptions(**workload.options)
+        options = CalibrationOptions(**workload.options)
         return {
             **super().depends_on(workload),
             **library_versions("torchao"),
@@ -74,7 +65,7 @@ class Pt2eInt8(AotFp32):
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=self.dynamic))
         observed = prepare_pt2e(module, quantizer)
-        for arrays in calibration_inputs(model, workload, QuantizationOptions(**workload.options)):
+        for arrays in calibration_inputs(model, workload, CalibrationOptions(**workload.options)):
             observed(**as_tensors(arrays))
         quantized = convert_pt2e(observed)
         marked = _count(quantized, "quantized_decomposed.dequantize_per_channel")
@@ -82,7 +73,8 @@ class Pt2eInt8(AotFp32):
 
     def settings(self, workload: Workload) -> dict[str, Any]:
         """Frozen always: only constant weights can be packed for int8 kernels."""
-        return compiler_settings(True, QuantizationOptions(**workload.options).max_autotune)
+        del workload
+        return {"freezing": True}
 
 
 class Pt2eInt8Dynamic(Pt2eInt8):

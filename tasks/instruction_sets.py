@@ -28,14 +28,18 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(match.group(1).split()) if match else frozenset()
 
 
+def is_x86() -> bool:
+    """Whether this machine's processor is one of Intel's and AMD's family."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
+
+
 def byte_sums_may_overflow() -> bool:
     """Whether kernels for unsigned × signed bytes may sum pairs in 16 bits, where 2 × 255 × 127 does not fit.
 
     So do x86 CPUs without dot-product instructions (vpmaddubsw saturates). Where flags cannot be read, an x86 CPU is
     taken for one of these: seven bits cost some precision, overflow costs the answer.
     """
-    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
-    return x86 and not cpu_flags() & set(DOT_PRODUCTS)
+    return is_x86() and not cpu_flags() & set(DOT_PRODUCTS)
 
 
 def needs_bf16(method_id: str, machine: Machine) -> None:

@@ -95,6 +95,8 @@ class Method(ABC):
     """Precision of the `linear` and `attention` products where `precision_of` would guess wrong."""
     prunes_last_layer: ClassVar[bool] = False
     """True where the last layer is computed for the first token alone (`tasks.first_token`), which is less work."""
+    reads_checkpoint: ClassVar[bool] = False
+    """True where loading what was prepared reads the model's weights too: they are part of its size."""
     any_shape: ClassVar[bool] = False
     """True where one loaded artifact takes batches of every size and length, so that evaluating needs no padding."""
     Options: ClassVar[type] = NoOptions
@@ -211,8 +213,8 @@ BUILT_IN: Mapping[str, str] = {
     "pytorch-int8-dynamic-compile": "tasks.torchao_cuda:Int8Dynamic",
     "pytorch-fp8-dynamic-compile": "tasks.torchao_cuda:Fp8Dynamic",
     "pytorch-int8-dynamic": "tasks.pytorch_int8:PyTorchInt8Dynamic",
-    "pytorch-fp32-compile": "tasks.inductor:TorchCompileFp32",
-    "pytorch-bf16-compile": "tasks.inductor:TorchCompileBf16",
+    "pytorch-fp32-compile": "tasks.torch_compile:TorchCompileFp32",
+    "pytorch-bf16-compile": "tasks.torch_compile:TorchCompileBf16",
     "pytorch-fp32-aot": "tasks.inductor:AotFp32",
     "pytorch-fp32-aot-pruned": "tasks.inductor:AotFp32Pruned",
     "pytorch-int8-pt2e": "tasks.inductor_int8:Pt2eInt8",

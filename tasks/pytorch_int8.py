@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
+from tasks.instruction_sets import is_x86
 from tasks.method import Loaded, library_versions
 from tasks.pytorch import EagerCallable, TorchMethod, load_module, use_threads
 from tasks.steps import step
@@ -42,6 +43,10 @@ class PyTorchInt8Dynamic(TorchMethod):
     precision: ClassVar[str] = "int8"
     any_shape: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+
+    def instruction_sets(self) -> set[str]:
+        """On x86 the engine is FBGEMM, which begins with AVX2."""
+        return {"avx2"} if is_x86() else set()
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Packed weights have the layout of the processor's quantization engine, so the architecture is in the key."""

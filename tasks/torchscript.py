@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,11 @@ from tasks.steps import step
 
 PROGRAM = "traced.pt"
 
+MATRIX_RANK = 2
+
+DTYPES = {"fp32": "float32", "fp16": "float16"}
+"""PyTorch's name of what a method's precision stores."""
+
 
 class ScriptCallable(TorchCallable):
     """A frozen TorchScript program; its proof is the graph that the executor runs."""
@@ -40,15 +45,18 @@ class ScriptCallable(TorchCallable):
         return self.module(*(tensors[name] for name in self._model.input_names))
 
     def proof(self) -> Mapping[str, Any]:
-        """Matrix products of the frozen graph and the dtypes of its constants."""
-        graph = self.module.graph
-        nodes = Counter(node.kind().rpartition("::")[2] for node in graph.nodes())
-        products = {kind: n for kind, n in nodes.items() if kind in MATRIX_PRODUCTS or "scaled_dot_product" in kind}
+        """Matrix products of the frozen graph, of blocks nested in it too, and the dtypes of their weights."""
+        named = [(node.kind().rpartition("::")[2], node) for node in _nodes(self.module.graph)]
+        nodes = Counter(kind for kind, _ in named)
+        multiplying = [each for each in named if each[0] in MATRIX_PRODUCTS or "scaled_dot_product" in each[0]]
+        products = Counter(kind for kind, _ in multiplying)
+        weights = Counter(str(each.dtype).removeprefix("torch.") for each in _weights(node for _, node in multiplying))
         parameters = sum(1 for _ in self.module.parameters())
         evidence = {
             "torch_threads": self._torch.get_num_threads(),
             "graph_nodes": sum(nodes.values()),
-            "graph_matrix_products": products,
+            "graph_matrix_products": dict(products),
+            "weight_dtypes": dict(weights),
             "unfrozen_parameters": parameters,
             "remarks": attention_remarks(self._model, as_asked=any("scaled_dot_product" in kind for kind in products)),
         }
@@ -56,6 +64,8 @@ class ScriptCallable(TorchCallable):
             raise ProofFailedError(f"the program is not frozen: {parameters} parameters are still attributes")
         if not products:
             raise ProofFailedError(f"the graph holds no matrix product, only {sorted(nodes)}")
+        if set(weights) != {DTYPES[self._precision]}:
+            raise ProofFailedError(f"the products' weights are {dict(weights)}, not all {DTYPES[self._precision]}")
         if self._torch.get_num_threads() != self._workload.threads:
             raise ProofFailedError(
                 f"PyTorch uses {self._torch.get_num_threads()} threads, not {self._workload.threads}"
@@ -69,6 +79,23 @@ class ScriptCallable(TorchCallable):
         ran = gpu_kernels.executed_kernels(lambda: self(self.example(self._workload)))
         gpu_kernels.check_products(ran, (self._precision,))
         return ran.evidence()
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    """The nodes of a graph, and of the blocks inside it."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _weights(nodes: Iterable[Any]) -> Iterator[Any]:
+    """The constant matrices that these nodes take: what freezing made of the products' weights."""
+    for source in (value.node() for node in nodes for value in node.inputs()):
+        if source.kind() == "prim::Constant" and source.hasAttribute("value") and source.kindOf("value") == "t":
+            tensor = source.t("value")
+            if tensor.dim() >= MATRIX_RANK:
+                yield tensor
 
 
 class TorchScript(TorchMethod):

@@ -25,7 +25,7 @@ from tasks.artifacts import (
     prepare_artifact,
     save_evaluation,
 )
-from tasks.method import Loaded, Method
+from tasks.method import Loaded, Method, find_method
 from tasks.steps import step
 
 WORKLOAD = Workload("cpu", 2, 1, 8)
@@ -141,6 +141,18 @@ def test_a_method_that_prepares_nothing_runs_from_the_models_own_folder() -> Non
     assert found is not None
     assert (found.folder, found.size_bytes, found.cached) == (MODEL.folder, MODEL.weight_bytes, True)
     assert method.prepared == []
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_models_weights_count_where_loading_reads_them_beside_the_artifact() -> None:
+    class Beside(Copier):
+        reads_checkpoint: ClassVar[bool] = True
+
+    own = prepare_artifact(Copier(), MODEL, WORKLOAD).size_bytes
+    sizes = {prepare_artifact(Beside(library="2"), MODEL, WORKLOAD).size_bytes for _ in ("made", "found")}
+    assert sizes == {own + MODEL.weight_bytes}
+    assert MODEL.weight_bytes > 0
+    assert find_method("pytorch-fp32-compile").reads_checkpoint
 
 
 @pytest.mark.usefixtures("cache")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -105,9 +109,39 @@ def test_buckets_cut_the_padding_off_and_change_no_answer(bench: Bench) -> None:
 
 
 def test_torch_compile_proves_that_it_compiled_one_graph_without_breaks(bench: Bench) -> None:
-    proof = bench.load("pytorch-fp32-compile").proof()
-    assert proof["compiled_graphs"] >= 1
-    assert proof["graph_breaks"] == 0
+    call = bench.load("pytorch-fp32-compile")
+    assert (call.proof()["compiled_graphs"], call.proof()["graph_breaks"]) == (1, 0)
+    assert call.prove_kernels()["matrix_operators"]
+
+
+LOADED = """
+import os, sys
+from pathlib import Path
+from farm.records import Workload
+from tasks.method import find_method
+from tasks.models import resolve_model
+from tasks.progress import SilentProgress
+
+method, model = find_method("pytorch-fp32-compile"), resolve_model(sys.argv[1], SilentProgress())
+method.import_runtime(model)
+loaded = method.load(model, Workload("cpu", 2, 1, int(sys.argv[3])), Path(sys.argv[2]))
+print(*(path.name for path in Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rglob("*.so")))
+"""
+
+
+def test_a_cell_of_torch_compile_compiles_nothing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.folder("pytorch-fp32-compile")
+    second = replace(bench.workload, length=9)  # what is prepared later in a process must hold all that it needs
+    made = prepare_artifact(find_method("pytorch-fp32-compile"), bench.model, second)
+    with ZipFile(Path(made.folder) / "inductor-cache.zip") as archive:
+        libraries = {Path(name).name for name in archive.namelist() if name.endswith(".so")}
+    command = [sys.executable, "-c", LOADED, bench.model.folder, made.folder, str(second.length)]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert set(ran.stdout.split()) == libraries
+    assert libraries
+    assert list(tmp_path.iterdir()) == []
+    assert list(made.steps) == ["load model", "compile", "save", "other"]
 
 
 def test_a_module_that_was_not_compiled_fails_the_proof(bench: Bench) -> None:
@@ -116,6 +150,7 @@ def test_a_module_that_was_not_compiled_fails_the_proof(bench: Bench) -> None:
     call = bench.load("pytorch-fp32-compile")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    call._graphs_before = 0
     call.module = call.module._orig_mod
     with pytest.raises(ProofFailedError, match="nothing was compiled"):
         call.proof()
@@ -128,9 +163,18 @@ def test_after_its_proof_another_shape_is_an_error_and_no_recompilation(bench: B
         call({name: array[:, :7] for name, array in bench.inputs.items()})
 
 
+def test_an_unpruned_package_under_the_name_of_a_pruned_one_fails_the_proof(bench: Bench) -> None:
+    pruned = bench.load("pytorch-fp32-aot-pruned")
+    assert pruned.proof()["feed_forward_rows"] == 2 * (12 + 1)
+    call = bench.load("pytorch-int8-pt2e")
+    call._pruned = True
+    with pytest.raises(ProofFailedError, match="the last layer is not pruned: 48 rows"):
+        call.proof()
+
+
 def test_an_int8_package_under_the_name_of_fp32_fails_the_proof(bench: Bench) -> None:
     call = bench.load("pytorch-fp32-aot-pruned", artifact_of="pytorch-int8-pt2e")
-    with pytest.raises(ProofFailedError, match="quantized products ran"):
+    with pytest.raises(ProofFailedError, match="reduced precision"):
         call.proof()
 
 

@@ -67,6 +67,30 @@ def test_threads_and_devices_are_settled_before_anything_is_imported(nursery: Nu
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
+    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
+    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
+    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
+    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
+    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+
+
 def test_what_one_resident_does_stays_in_it(nursery: Nursery, tmp_path: Path) -> None:
     crashing = _loaded(nursery, tmp_path, "control-crash", how="segfault")
     steady = _loaded(nursery, tmp_path, "control-null")
