@@ -50,13 +50,16 @@ class Execution:
 
 
 def read_profile(path: Path) -> list[Execution]:
-    """Everything that ran, in order, from the JSON file that `InferenceSession.end_profiling` wrote."""
-    events = json.loads(path.read_text())
-    return [
-        Execution(event["args"]["op_name"], event["args"]["provider"], products_of(event["args"]))
-        for event in events
+    """Every node that ran, in order, from the JSON file that `InferenceSession.end_profiling` wrote.
+
+    Each stands once: a call that captures a CUDA graph runs all of them a few times first.
+    """
+    nodes = {
+        (event["name"], event["args"].get("node_index")): event["args"]
+        for event in json.loads(path.read_text())
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-    ]
+    }
+    return [Execution(node["op_name"], node["provider"], products_of(node)) for node in nodes.values()]
 
 
 def products_of(node: Mapping[str, Any]) -> tuple[Product, ...]:

@@ -97,6 +97,18 @@ def test_the_int8_share_is_weighted_by_multiply_adds() -> None:
     assert int8_share({}) == 0.0
 
 
+def test_a_node_that_one_call_ran_several_times_counts_once(tmp_path: Path) -> None:
+    """So does the first call of a session with a CUDA graph: it warms up, captures and runs."""
+    node = _node("MatMul", [{"float": [1, 7, 24]}], [{"float": [1, 7, 48]}])
+    pass_ = [
+        {"cat": "Node", "name": f"{name}_kernel_time", "args": node | {"node_index": index}}
+        for index, name in (("3", "product"), ("4", "product"), ("5", "other"))
+    ]
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(pass_ * 3))
+    assert multiply_adds(read_profile(path)) == {"weights:float32": 3 * 7 * 24 * 48}
+
+
 def test_a_profile_is_read_without_what_is_no_kernel(tmp_path: Path) -> None:
     node = _node("MatMul", [{"float": [1, 7, 24]}], [{"float": [1, 7, 48]}])
     events = [
