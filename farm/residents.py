@@ -15,6 +15,9 @@ from farm.nursery import Kind, Nursery, ProcessDiedError, Resident, TooLateError
 from farm.plan import MEMORY_SHARE
 from farm.records import Failure, Slot, Status, Workload
 
+GPU_END_S = 10.0
+"""A driver takes a second or two to give back the tens of gigabytes of a process that was ended."""
+
 TAIL_BYTES = 2_000
 """The end of a dead process's own output that is kept with its row."""
 
@@ -71,6 +74,8 @@ class Residents:
         """End a process, parked or not, and the nursery that was opened for it alone."""
         if (resident := self._living.pop(name, None)) is not None:
             resident.kill()
+            if self._slot.gpu:  # who comes next must find its memory free, and is told from it by when it comes
+                resident.wait_until_gone(GPU_END_S)
         if (nursery := self._nurseries.pop(name, None)) is not None:
             nursery.close()
 

@@ -36,9 +36,9 @@ REPLAY_WAITS = (
 
 @dataclass(frozen=True)
 class CudaSessionOptions(SessionOptions):
-    """Settings of a session on a GPU that a suite may give, beside those of any session.
+    """Settings of a session that a suite may give, beside those of any session.
 
-    `cuda_graph`: capture the session's kernels in a CUDA graph and replay them.
+    `cuda_graph`: on a GPU, capture the session's kernels in a CUDA graph and replay them.
     """
 
     cuda_graph: bool = False

@@ -44,7 +44,6 @@ class OnnxRuntimeFp16(OnnxRuntimeFp32):
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
     exact: ClassVar[bool] = False
     weights: ClassVar[str] = "float16"
-    Options: ClassVar[type] = CudaSessionOptions
 
     def convert(self, optimizer: Any) -> None:
         """Convert weights and arithmetic to FP16; inputs stay integers and logits come back as FP32."""

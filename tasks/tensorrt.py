@@ -37,6 +37,7 @@ class EngineCallable:
         self._runtime = runtime
         self._facts = facts
         self._graph: Any = None
+        self._graph_nodes: int | None = None
         self.device_clock = ends.clock
         # The graph's axes are free, also where its engine takes one size only: addresses come after sizes.
         for name in ends.addresses:
@@ -60,6 +61,7 @@ class EngineCallable:
         checked(self._runtime.cudaStreamBeginCapture(self._ends.stream, relaxed))
         self._execute()
         graph = checked(self._runtime.cudaStreamEndCapture(self._ends.stream))
+        self._graph_nodes = int(checked(self._runtime.cudaGraphGetNodes(graph, 0))[-1])
         self._graph = checked(self._runtime.cudaGraphInstantiate(graph, 0))
 
     def proof(self) -> Mapping[str, Any]:
@@ -74,6 +76,7 @@ class EngineCallable:
             "engine_layers": len(self._facts["layers"]),
             "output_types_of_layers": dict(formats),
             "layers": self._facts["layers"],
+            "graph_nodes": self._graph_nodes,
             "captured_graphs": int(self._graph is not None),
             "remarks": [] if products else ["TensorRT names no products in its network: their arithmetic is unknown"],
         }

@@ -51,6 +51,19 @@ def test_every_kind_of_worker_has_a_label_that_a_suite_can_name(cluster: dict[st
     assert cluster["available_node_types"]["gpu"]["resources"]["GPU"] == 1
 
 
+def test_a_gpu_worker_gets_what_a_gpu_takes_and_all_that_the_others_get(cluster: dict[str, Any]) -> None:
+    shared, own = cluster["setup_commands"], cluster["available_node_types"]["gpu"]["worker_setup_commands"]
+    assert any("[cpu,gpu,s3]" in command for command in own)
+    assert [command for command in shared if "pip install" not in command] == [
+        command for command in own if "pip install" not in command and "apt-get" not in command
+    ]
+
+
+def test_every_type_of_node_has_an_image_to_fill_in(cluster: dict[str, Any]) -> None:
+    images = {name: each["node_config"]["ImageId"] for name, each in cluster["available_node_types"].items()}
+    assert images["head"] == images["cpu"] != images["gpu"]
+
+
 def test_every_node_shows_a_token(cluster: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in cluster["file_mounts"].values()
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])

@@ -177,6 +177,10 @@ class FakeGraphs(FakeCuda):
         self.log.append("end")
         return (Code.cudaSuccess, "graph")
 
+    def cudaGraphGetNodes(self, _graph: str, _most: int) -> tuple[Any, ...]:  # noqa: N802
+        """No node, as none is asked for, and how many there are."""
+        return (Code.cudaSuccess, [], 42)
+
     def cudaGraphInstantiate(self, graph: str, _flags: int) -> tuple[Any, ...]:  # noqa: N802
         """What can be launched."""
         return (Code.cudaSuccess, f"{graph} to launch")
@@ -200,7 +204,8 @@ def test_an_engine_is_captured_after_its_first_run_and_replayed_from_then_on() -
     assert engine.runs == 2
     assert runtime.log[-6:] == ["event", "to-device", "launch", "to-host", "event", "synchronize"]
     assert logits[0, 0] == inputs()["input_ids"].sum()
-    assert call.proof()["captured_graphs"] == 1
+    proof = call.proof()
+    assert (proof["captured_graphs"], proof["graph_nodes"]) == (1, 42)
 
 
 def test_an_engine_with_a_product_that_is_not_in_fp16_fails_the_proof() -> None:

@@ -15,7 +15,7 @@ from made_up import MACHINE
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Gpu
 from tasks import cuda_versions, gpu_settings
-from tasks.cuda_versions import cuda_major, needs_matching_cuda
+from tasks.cuda_versions import cuda_major, needs_driver, needs_matching_cuda
 from tasks.gpu_kernels import check_captured, check_products, executed_kernels, kernel_precision, kernels_of
 from tasks.gpu_settings import needs_capability, needs_cuda_build, rounds_to_tf32
 from tasks.half import explain_overflow, watching
@@ -249,6 +249,21 @@ def test_a_driver_that_is_too_old_for_pytorch_is_explained(versions: Any) -> Non
     versions(None, 13)
     with pytest.raises(MethodUnsupportedError, match=r"needs a PyTorch built for CUDA; torch .* is a CPU build"):
         needs_cuda_build("pytorch-fp32", on())
+
+
+def test_a_driver_that_is_too_old_for_onnx_runtime_is_explained() -> None:
+    with pytest.raises(MethodUnsupportedError, match="m: onnxruntime-gpu is built for CUDA 13, but this driver serves"):
+        needs_driver("m", on(), "onnxruntime-gpu", 13)
+    needs_driver("m", on(), "onnxruntime-gpu", 12)
+    needs_driver("m", on(), "onnxruntime-gpu", None)
+
+
+def test_onnx_runtimes_methods_ask_for_the_driver(versions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions(13, 13)
+    monkeypatch.setattr("tasks.onnx_runtime.onnxruntime_cuda", lambda: 13)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(MethodUnsupportedError, match="onnxruntime-gpu is built for CUDA 13, but this driver"):
+        find_method("onnxruntime-fp16").check_supported(on(), "cuda")
 
 
 def test_a_precision_that_the_chip_has_no_units_for_is_unsupported() -> None:

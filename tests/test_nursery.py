@@ -12,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from made_up import MODEL
+from made_up import GPU_SLOT, MODEL, SLOT
 
 from farm.nursery import Nursery, ProcessDiedError, Resident, TooLateError
-from farm.records import Cell, Workload
+from farm.records import Cell, Slot, Workload
+from farm.residents import Residents
 
 CORES = sorted(os.sched_getaffinity(0))[:1]
 WORKLOAD = Workload("cpu", 1, 1, 8)
@@ -51,6 +52,31 @@ def _wait_until(happened: Callable[[], bool]) -> bool:
 
 def _gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_ended_process_can_be_waited_for(nursery: Nursery, tmp_path: Path) -> None:
+    resident = _loaded(nursery, tmp_path, "control-null")
+    os.kill(resident.pid, signal.SIGSTOP)
+    resident.kill()
+    resident.wait_until_gone(15)
+    assert not psutil.pid_exists(resident.pid)
+    began = time.monotonic()
+    Resident(os.getpid(), tmp_path, resident.line).wait_until_gone(0.05)
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(("slot", "waits"), [(SLOT, 0), (GPU_SLOT, 1)])
+def test_on_a_gpu_nobody_comes_before_the_last_one_has_gone(
+    slot: Slot, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Resident, "kill", lambda _: None)
+    monkeypatch.setattr(Resident, "wait_until_gone", lambda _, timeout_s: waited.append(timeout_s))
+    residents = Residents(slot)
+    residents._living["cell"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
+    residents.kill("cell")
+    residents.close()
+    assert len(waited) == waits
 
 
 def test_every_resident_is_a_process_of_its_own_on_the_slots_cores(nursery: Nursery, tmp_path: Path) -> None:
