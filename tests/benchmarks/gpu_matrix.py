@@ -31,8 +31,9 @@ FARM = "from farm.cli import main; main()"
 
 MATRIX_QUERY = (
     "SELECT name, count(*) AS cells, count(speedup) AS measured, max_by(status, status <> 'ok') AS worst, "
-    "exp(avg(ln(speedup))) AS speedup, max(accuracy_drop_points) AS drop_points, median(device_p50_ns / latency_p50_ns) AS on_device, "
-    "median(limit_fraction) AS of_limit FROM speedups WHERE role <> 'twin' GROUP BY name "
+    "exp(avg(ln(speedup))) AS speedup, max(accuracy_drop_points) AS drop_points, "
+    "median(device_p50_ns / latency_p50_ns) AS on_device, median(limit_fraction) AS of_limit "
+    "FROM speedups WHERE role <> 'twin' GROUP BY name "
     "ORDER BY speedup DESC NULLS LAST"
 )
 """One line for each method: its geometric mean, how much of a call the GPU saw, and the share of the limit."""
