@@ -32,6 +32,7 @@ class Residents:
         self._folder = Path(tempfile.mkdtemp(prefix="farm-cohort-"))
         self._living: dict[str, Resident] = {}
         self._nurseries: dict[str, Nursery] = {}
+        self._going: list[Resident] = []
 
     def __getitem__(self, name: str) -> Resident:
         """The process of this name. Raises ProcessDiedError where there is none any more."""
@@ -54,7 +55,11 @@ class Residents:
         return self._nurseries[name]
 
     def fork(self, nursery: Nursery, kind: Kind, name: str) -> Resident:
-        """Fork a process and keep it under this name."""
+        """Fork a process and keep it under this name, on a GPU when those that were ended have given their memory back.
+
+        In a container, moreover, a process is told from others by when it comes.
+        """
+        self._wait_for_going()
         self._living[name] = nursery.fork(kind, self._log(name))
         return self._living[name]
 
@@ -74,8 +79,8 @@ class Residents:
         """End a process, parked or not, and the nursery that was opened for it alone."""
         if (resident := self._living.pop(name, None)) is not None:
             resident.kill()
-            if self._slot.gpu:  # who comes next must find its memory free, and is told from it by when it comes
-                resident.wait_until_gone(GPU_END_S)
+            if self._slot.gpu:
+                self._going.append(resident)
         if (nursery := self._nurseries.pop(name, None)) is not None:
             nursery.close()
 
@@ -83,6 +88,7 @@ class Residents:
         """End every process and remove their logs."""
         for name in [*self._living, *self._nurseries]:
             self.kill(name)
+        self._wait_for_going()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def explain(self, name: str, error: Exception, when_late: str) -> Failure:
@@ -104,6 +110,10 @@ class Residents:
             case _:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Failure(status, reason, self._tail(name))
+
+    def _wait_for_going(self) -> None:
+        while self._going:
+            self._going.pop().wait_until_gone(GPU_END_S)
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

@@ -114,9 +114,12 @@ def test_autotuning_is_asked_for_by_option(model: ModelInfo, monkeypatch: pytest
 
     settings: list[Any] = []
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **given: settings.append(given))
+    told: list[bool] = []
+    monkeypatch.setattr(inductor_cuda, "use_cuda_headers", lambda: told.append(True))
     tuned = Workload("cpu", 1, *SHAPE, {"max_autotune": True})
     find_method("pytorch-fp16-aot").prepare(model, tuned, tmp_path)
     assert settings[0]["inductor_configs"] == inductor_cuda.autotune_settings()
+    assert told  # where CUDA's headers are
 
 
 # TensorRT

@@ -266,6 +266,27 @@ def test_onnx_runtimes_methods_ask_for_the_driver(versions: Any, monkeypatch: py
         find_method("onnxruntime-fp16").check_supported(on(), "cuda")
 
 
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("pytorch-fp16-compile", "needs_c_compiler"),
+        ("pytorch-fp8-dynamic-compile", "needs_c_compiler"),
+        ("pytorch-fp16-aot-cudagraph", "needs_c_compiler"),
+        ("pytorch-fp16-aot", "needs_cuda_headers"),
+    ],
+)
+def test_methods_that_compile_ask_for_what_compiling_takes(
+    method: str, needs: str, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("needs_c_compiler", "needs_cuda_headers"):
+        monkeypatch.setattr(f"tasks.inductor_cuda.{name}", lambda _, name=name: asked.append(name))
+    monkeypatch.setattr("tasks.method.find_spec", lambda _: True)
+    versions(12, 12)
+    find_method(method).check_supported(on(capability=(9, 0)), "cuda")
+    assert needs in asked
+
+
 def test_a_precision_that_the_chip_has_no_units_for_is_unsupported() -> None:
     needs_capability("m", on(), "int8")
     with pytest.raises(MethodUnsupportedError, match=r"in fp8 \(compute capability 8\.9\); .* has 7\.5"):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -74,9 +75,13 @@ def test_on_a_gpu_nobody_comes_before_the_last_one_has_gone(
     monkeypatch.setattr(Resident, "wait_until_gone", lambda _, timeout_s: waited.append(timeout_s))
     residents = Residents(slot)
     residents._living["cell"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
+    residents._living["other"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
     residents.kill("cell")
-    residents.close()
+    assert waited == []
+    residents.fork(SimpleNamespace(fork=lambda *_: Resident(0, Path("log"), None)), "cell", "next")  # type: ignore[arg-type]
     assert len(waited) == waits
+    residents.close()
+    assert len(waited) == 3 * waits
 
 
 def test_every_resident_is_a_process_of_its_own_on_the_slots_cores(nursery: Nursery, tmp_path: Path) -> None:

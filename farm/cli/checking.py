@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,7 +14,6 @@ from farm.cli.commands import DONE, SOME_FAILED, app
 from farm.cli.interruption import if_interrupted
 from farm.cli.output import make_console
 from farm.cli.screen import make_screen
-from farm.records import Device
 
 
 class CheckEffort(StrEnum):
@@ -45,6 +44,6 @@ def selfcheck(
     kept = f"what was measured is in {keep}" if keep else "nothing is kept"
     left = f"no verdict; {kept}. The same command starts over"
     with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
-        checked = check(AMOUNTS[effort.value], device=cast("Device", device.value), keep=keep, listener=screen)
+        checked = check(AMOUNTS[effort.value], device=device.value, keep=keep, listener=screen)
     make_console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
     return DONE if checked.honest else SOME_FAILED
