@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import Workload
 from tasks.cuda_ends import DeviceEnds
 from tasks.method import Arrays
@@ -163,8 +163,13 @@ def open_cuda_session(
     providers = placement.providers(ends.stream_address, cuda_graph)
     if placement.device_type == "cpu":
         providers = [PROVIDERS["cpu"]]
-    # Settings that a provider refuses would make the session start again without it, and its reason a mere print.
-    session = onnxruntime.InferenceSession(str(folder / GRAPH), options, providers=providers, enable_fallback=False)
+    # Otherwise what a provider refuses makes the session start again without it, and the reason a mere print.
+    given = {"providers": providers, "enable_fallback": False}
+    try:
+        session = onnxruntime.InferenceSession(str(folder / GRAPH), options, **given)
+    except (RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise FarmError(f"ONNX Runtime cannot make a session on its {placement.provider}: {told}") from error
     # A provider that cannot be loaded is left out with a warning; the session would then run on the CPU.
     if placement.provider not in session.get_providers():
         raise ProofFailedError(

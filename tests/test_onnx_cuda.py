@@ -14,7 +14,7 @@ import pytest
 from fake_cuda import FakeCuda
 from onnx import TensorProto
 
-from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks.artifacts import prepare_artifact
 from tasks.method import Arrays, find_method
@@ -196,7 +196,7 @@ def test_settings_that_a_provider_refuses_are_an_error_and_not_a_session_elsewhe
         create(session, *given)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", refuse_first)
-    with pytest.raises(RuntimeError, match="should be 'True' or 'False'"):
+    with pytest.raises(FarmError, match=r"cannot make a session on its .*: the value .* should be 'True' or 'False'"):
         bench.open(bench.folder("onnxruntime-fp32"))
     assert len(tried) == 1
 
