@@ -11,6 +11,7 @@ import pytest
 from made_up import GPU_SLOT, MODEL, plan_of, speedup_rows, suite_of
 from measured import RUN, as_table, measured_row, run_record
 
+from farm.caveats import unread_lines
 from farm.events import Silent
 from farm.query import query
 from farm.records import Failure, Round, Turn, WarmUp
@@ -56,6 +57,8 @@ def test_energy_of_a_gpu_is_summed_over_rounds_and_shared_out_by_time() -> None:
 def test_over_less_than_a_second_the_counters_steps_are_too_coarse_for_energy() -> None:
     (row,) = on_gpu({"round_wall_ns": [320_000_000] * 3})
     assert row["gpu_power_w"] is row["gpu_energy_j_per_call"] is None
+    assert "Energy and power are left out" in " ".join(unread_lines([row]))
+    assert "Energy" not in " ".join(unread_lines(on_gpu()))
 
 
 def test_energy_that_the_driver_does_not_tell_is_unknown() -> None:
