@@ -103,6 +103,12 @@ def unread_lines(rows: Sequence[Row]) -> Iterator[str]:
             f"Unknown, not fine: the GPU's driver does not tell {_listed(unread)} here (a container or the user may "
             "lack the permission), so that a disturbance of that kind went unseen."
         )
+    unmetered = [row for row in rows if row.get("device") == "cuda" and row.get("rounds") and _lacks_energy(row)]
+    if unmetered:
+        yield (
+            "Energy and power are left out where the GPU's driver tells none, or rounds last less than a second "
+            f"altogether: {_cells(unmetered)}."
+        )
 
 
 def unresolved_lines(rows: Sequence[Row], effort: str | None) -> Iterator[str]:
@@ -192,6 +198,10 @@ def _of_cohorts(rows: Iterable[Row], rounds: Callable[[Row], int]) -> list[Row]:
         if cohort not in fullest or rounds(row) > rounds(fullest[cohort]):
             fullest[cohort] = row
     return sorted(fullest.values(), key=lambda row: row["length"])
+
+
+def _lacks_energy(row: Row) -> bool:
+    return "gpu_power_w" in row and row["gpu_power_w"] is None
 
 
 def _tainted(row: Row) -> int:

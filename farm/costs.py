@@ -10,6 +10,10 @@ from typing import Any
 from farm.gpu_guards import WATCHED
 from farm.pairing import Process, Row, over
 
+LEAST_ENERGY_S = 1.0
+"""NVML's energy counter moves in steps of some 20 to 100 ms, which a reading is off by at either end: over less than a
+second of readings that is a tenth and more of what they differ by."""
+
 
 def costs_of(processes: Sequence[Process]) -> dict[str, Any]:
     """The columns of costs of one cell; what nobody measured is None."""
@@ -36,11 +40,13 @@ def gpu_costs_of(processes: Sequence[Process]) -> dict[str, Any]:
     if rows[0].get("device") != "cuda":
         return {}
     energy_j, wall_ns, turn_ns, calls = (sum(each) for each in zip((0, 0, 0, 0), *_gpu_turns(processes), strict=True))
+    if wall_ns < LEAST_ENERGY_S * 1e9:
+        calls = wall_ns = 0
     clocks = [mhz for row in rows for mhz in row.get("round_gpu_sm_mhz") or () if mhz is not None]
     return {
         "vram_bytes": over(rows, "vram_bytes", max),
         "allocated_vram_bytes": over(rows, "allocated_vram_bytes", max),
-        # The counter moves in steps of some 20 to 100 ms, about a turn: sums over all rounds, not medians over single.
+        # Sums over all rounds, not medians over single ones: a turn is about as long as a step of the counter.
         "gpu_energy_j_per_call": energy_j * turn_ns / wall_ns / calls if calls else None,
         "gpu_power_w": energy_j / wall_ns * 1e9 if wall_ns else None,
         "gpu_sm_mhz": median(clocks) if clocks else None,

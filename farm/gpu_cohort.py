@@ -16,7 +16,8 @@ from farm.gpus import GpuMeter, Reading, identify
 from farm.records import Slot
 
 AMID = 0.5
-"""A turn's clock is read when half of its usual time is over: afterwards an idle GPU lowers it within milliseconds."""
+"""A turn's clock, and nothing else, is read when half of its usual time is over: afterwards an idle GPU lowers it
+within milliseconds."""
 
 
 def watch_slot(slot: Slot) -> GpuWatch | None:
@@ -63,10 +64,10 @@ class GpuSide:
         self._before = self._watch.read() if self._watch else None
 
     def amid_turn(self, turn_s: float) -> None:
-        """Wait for half of the turn's usual time and read the GPU at work."""
+        """Wait for half of the turn's usual time and read the clock of the GPU at work."""
         if self._watch is not None:
             time.sleep(AMID * turn_s)
-            self._during = self._watch.read()
+            self._during = self._watch.read_clock()
 
     def after_turn(self) -> tuple[dict[str, Any], tuple[str, ...]]:
         """What happened on the GPU in the turn, by column, and the reasons to distrust it."""

@@ -97,6 +97,10 @@ class GpuWatch:
         """The GPU at this instant."""
         return self._meter.read()
 
+    def read_clock(self) -> Reading:
+        """Its clock at this instant, and why that is low."""
+        return self._meter.read_clock()
+
     def memory_used_bytes(self) -> int | None:
         """Memory in use on the GPU, whoever uses it."""
         return self._meter.memory_used_bytes()
@@ -104,7 +108,7 @@ class GpuWatch:
     def disturbance(self, before: Reading, during: Reading | None, after: Reading) -> GpuDisturbance:
         """What happened between two readings around a turn; clock and throttling are those of its middle."""
         loaded = during or after
-        listed = [self._own.foreign(each.processes) for each in (before, loaded, after)]
+        listed = [self._own.foreign(each.processes) for each in (before, after)]
         energy_mj = _growth(before.energy_mj, after.energy_mj)
         return GpuDisturbance(
             gpu_foreign=None if None in listed else max(count or 0 for count in listed),

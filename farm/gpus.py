@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pynvml
@@ -61,15 +61,17 @@ def nvml(library: Any = pynvml) -> Iterator[Any]:
 
 
 def find_gpus(library: Any = pynvml, visible: str | None = None) -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that `visible` (CUDA_VISIBLE_DEVICES; None or empty: all) leaves, and why there are none."""
+    """The GPUs that `visible` (CUDA_VISIBLE_DEVICES; None: all) leaves, in its order, and why there are none."""
     try:
         with nvml(library):
             count = library.nvmlDeviceGetCount()
             gpus = tuple(_describe(library, library.nvmlDeviceGetHandleByIndex(number)) for number in range(count))
     except library.NVMLError as error:
         return (), str(error)
-    chosen = [gpu for entry in _entries(visible) for number, gpu in enumerate(gpus) if _is(gpu, number, entry)]
-    return tuple(chosen) if visible else gpus, "" if gpus else "the driver reports no GPU"
+    if not gpus:
+        return (), "the driver reports no GPU"
+    chosen = gpus if visible is None else _chosen(gpus, visible)
+    return chosen, "" if chosen else _why_hidden(visible or "", len(gpus))
 
 
 def identify(visible: str, index: int, library: Any = pynvml) -> str:
@@ -108,14 +110,21 @@ class GpuMeter:
         told = self._known(lambda: library.nvmlDeviceGetDefaultApplicationsClock(self._handle, library.NVML_CLOCK_SM))
         return told or self._known(lambda: library.nvmlDeviceGetMaxClockInfo(self._handle, library.NVML_CLOCK_SM))
 
-    def read(self) -> Reading:
-        """Everything at this instant; some tenths of a millisecond."""
+    def read_clock(self) -> Reading:
+        """What a running turn alone can tell: its clock, and why that is low. All else would disturb it for longer."""
         library, handle = self._library, self._handle
         reasons = self._known(lambda: library.nvmlDeviceGetCurrentClocksEventReasons(handle))
         return Reading(
-            processes=self._known(self._processes),
             throttle=None if reasons is None else throttle_names(reasons),
             sm_mhz=self._known(lambda: float(library.nvmlDeviceGetClockInfo(handle, library.NVML_CLOCK_SM))),
+        )
+
+    def read(self) -> Reading:
+        """Everything at this instant; some tenths of a millisecond."""
+        library, handle = self._library, self._handle
+        return replace(
+            self.read_clock(),
+            processes=self._known(self._processes),
             memory_used_bytes=self.memory_used_bytes(),
             energy_mj=self._known(lambda: int(library.nvmlDeviceGetTotalEnergyConsumption(handle))),
             corrected_errors=self._known(lambda: self._errors(library.NVML_MEMORY_ERROR_TYPE_CORRECTED)),
@@ -131,7 +140,13 @@ class GpuMeter:
         return self._known(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def _processes(self) -> tuple[int, ...]:
-        listed = self._library.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        library = self._library
+        try:
+            listed = library.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except library.NVMLError as error:
+            if getattr(error, "value", None) != library.NVML_ERROR_FUNCTION_NOT_FOUND:
+                raise
+            listed = library.nvmlDeviceGetComputeRunningProcesses_v2(self._handle)  # drivers before 510
         return tuple(sorted(int(process.pid) for process in listed))
 
     def _errors(self, kind: int) -> int:
@@ -169,7 +184,9 @@ def throttle_names(reasons: int) -> tuple[str, ...]:
 
 def visible_to_cuda() -> str | None:
     """What CUDA may see in this process; None where it may see everything."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") or None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Some versions of Ray empty it for work that reserved no GPU, such as looking at a node.
+    return None if not visible and "RAY_RAYLET_PID" in os.environ else visible
 
 
 def _describe(library: Any, handle: Any) -> Gpu:
@@ -202,6 +219,25 @@ def cpus_of(words: Sequence[int]) -> list[int]:
 
 def _entries(visible: str | None) -> list[str]:
     return [entry.strip() for entry in (visible or "").split(",") if entry.strip()]
+
+
+def _chosen(gpus: Sequence[Gpu], visible: str) -> tuple[Gpu, ...]:
+    """As CUDA does: everything after an entry that names no GPU is hidden too."""
+    chosen: list[Gpu] = []
+    for entry in _entries(visible):
+        found = [gpu for number, gpu in enumerate(gpus) if _is(gpu, number, entry)]
+        if not found:
+            break
+        chosen += found[:1]
+    return tuple(chosen)
+
+
+def _why_hidden(visible: str, count: int) -> str:
+    if not _entries(visible):
+        return "CUDA_VISIBLE_DEVICES is empty, which hides every GPU"
+    if visible.strip().startswith("MIG"):
+        return f"CUDA_VISIBLE_DEVICES={visible} is a part of a GPU (MIG), and only whole ones are measured"
+    return f"CUDA_VISIBLE_DEVICES={visible} hides every GPU: it begins with none of the driver's {count}"
 
 
 def _is(gpu: Gpu, number: int, entry: str) -> bool:

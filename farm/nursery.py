@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ from tasks.method import Method, find_method
 
 Kind = Literal["cell", "workshop", "sentinel"]
 KINDS = {"cell": CellProcess, "workshop": WorkshopProcess, "sentinel": SentinelProcess}
+
+END_POLL_S = 0.02
 
 START_S = 60
 """A bare Python process that has not answered after a minute will not."""
@@ -86,6 +89,14 @@ class Resident:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.line.close()
+
+    def wait_until_gone(self, timeout_s: float) -> None:
+        """Return when the kernel has taken the ended process apart, its memory on a GPU included, or it is too late."""
+        until = time.monotonic() + timeout_s
+        with suppress(ProcessLookupError):
+            while time.monotonic() < until:
+                os.kill(self.pid, 0)
+                time.sleep(END_POLL_S)
 
 
 class Nursery:

@@ -15,6 +15,9 @@ from farm.plan import MEMORY_SHARE
 from farm.records import Failure, Slot, Status, Workload
 from farm.scratch import Scratch
 
+GPU_END_S = 10.0
+"""A driver takes a second or two to give back the tens of gigabytes of a process that was ended."""
+
 TAIL_BYTES = 2_000
 """The end of a dead process's own output that is kept with its row."""
 
@@ -29,6 +32,7 @@ class Residents:
         self._scratch = Scratch()
         self._living: dict[str, Resident] = {}
         self._nurseries: dict[str, Nursery] = {}
+        self._going: list[Resident] = []
 
     def __getitem__(self, name: str) -> Resident:
         """The process of this name. Raises ProcessDiedError where there is none any more."""
@@ -51,7 +55,12 @@ class Residents:
         return self._nurseries[name]
 
     def fork(self, nursery: Nursery, kind: Kind, name: str) -> Resident:
-        """Fork a process and keep it under this name. A cell has a folder of its own for temporary files."""
+        """Fork a process and keep it under this name, on a GPU when those that were ended have given their memory back.
+
+        In a container, moreover, a process is told from others by when it comes. A cell has a folder of its own for
+        temporary files.
+        """
+        self._wait_for_going()
         temporary = self._temporary(name) if kind == "cell" else None
         self._living[name] = nursery.fork(kind, self._log(name), temporary=temporary)
         return self._living[name]
@@ -72,6 +81,8 @@ class Residents:
         """End a process, parked or not, and the nursery that was opened for it alone; its temporary files go too."""
         if (resident := self._living.pop(name, None)) is not None:
             resident.kill()
+            if self._slot.gpu:
+                self._going.append(resident)
         if (nursery := self._nurseries.pop(name, None)) is not None:
             nursery.close()
         shutil.rmtree(self._temporary(name), ignore_errors=True)
@@ -80,6 +91,7 @@ class Residents:
         """End every process and remove their logs and temporary files."""
         for name in [*self._living, *self._nurseries]:
             self.kill(name)
+        self._wait_for_going()
         self._scratch.remove()
 
     def explain(self, name: str, error: Exception, when_late: str) -> Failure:
@@ -103,6 +115,10 @@ class Residents:
             case _:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return Failure(status, reason, self._tail(name))
+
+    def _wait_for_going(self) -> None:
+        while self._going:
+            self._going.pop().wait_until_gone(GPU_END_S)
 
     def _log(self, name: str) -> Path:
         return self._scratch.folder / f"{name}.log"

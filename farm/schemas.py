@@ -263,8 +263,8 @@ SPEEDUP_SCHEMA = pa.schema(
         _column("allocated_vram_bytes", pa.int64(), "largest over replicas: what its framework gave out of that"),
         _column(
             *("gpu_energy_j_per_call", pa.float64()),
-            "energy of the GPU's board over the rounds that count, shared out to their calls by time; null where NVML "
-            "does not tell",
+            "energy of the GPU's board over the rounds that count, shared out to their calls by time; null where they "
+            "last less than a second altogether, and where NVML does not tell",
         ),
         _column("gpu_power_w", pa.float64(), "mean power of the GPU's board in those rounds"),
         _column("gpu_sm_mhz", pa.float64(), "median SM clock of the GPU in those rounds"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from farm.driver import run_suite
 from farm.events import Event, Listener, Notice, ReplicaDone, RoundDone, Silent, Step
 from farm.honesty import Evidence, Known, SelfCheck, judge
+from farm.records import Device
 from farm.results import Results
 from farm.speedups import current
 from farm.stopping import Effort
@@ -54,13 +55,21 @@ AMOUNTS: Mapping[str, Amount] = {
 }
 
 
-def check(
-    amount: Amount = AMOUNTS["quick"], *, keep: str | Path | None = None, listener: Listener | None = None
-) -> SelfCheck:
-    """Measure fixed arithmetic of known ratios on this machine, in rounds and in blocked order, and judge both.
+WORK: Mapping[Device, str] = {"cpu": "control-work", "cuda": "control-gpu-work"}
+"""The method whose time is known, by the device that it keeps busy."""
 
-    Results go to the folder `keep`, or to a temporary one that is removed. Needs no model and no network; starts a
-    private Ray, twice. Raises what `run_suite` raises.
+
+def check(
+    amount: Amount = AMOUNTS["quick"],
+    *,
+    device: Device = "cpu",
+    keep: str | Path | None = None,
+    listener: Listener | None = None,
+) -> SelfCheck:
+    """Measure fixed work of known ratios on this machine, in rounds and in blocked order, and judge both.
+
+    On a GPU everything that watches it takes part. Results go to the folder `keep`, or to a temporary one that is
+    removed. Needs no model and no network; starts a private Ray, twice. Raises what `run_suite` raises.
     """
     started = time.monotonic()
     listener = listener or Silent()
@@ -69,16 +78,16 @@ def check(
         results = Path(keep) if keep is not None else folder / "results"
         write_control_model(folder / "model")
         write_control_texts(folder / "texts.csv")
-        interleaved = _measure(known_suite(folder, "interleaved"), results, amount.interleaved, listener)
-        blocked = _measure(known_suite(folder, "blocked"), results, amount.blocked, listener)
+        interleaved = _measure(known_suite(folder, "interleaved", device), results, amount.interleaved, listener)
+        blocked = _measure(known_suite(folder, "blocked", device), results, amount.blocked, listener)
     return judge(KNOWN, interleaved, blocked, amount.interleaved.replicas, time.monotonic() - started)
 
 
-def known_suite(folder: Path, order: str) -> Suite:
+def known_suite(folder: Path, order: str, device: Device = "cpu") -> Suite:
     """The known cells on one core: their work is single-threaded, and the kernel is not to choose where it runs."""
     more = [
         {
-            "method": "control-work",
+            "method": WORK[device],
             "name": f"{BASELINE}+{percent}",
             "options": {"units": UNITS * (100 + percent) // 100},
         }
@@ -87,9 +96,9 @@ def known_suite(folder: Path, order: str) -> Suite:
     keys = {
         "name": f"selfcheck-{order}",
         "model": str(folder / "model"),
-        "methods": [{"method": "control-work", "name": BASELINE, "options": {"units": UNITS}}, *more],
+        "methods": [{"method": WORK[device], "name": BASELINE, "options": {"units": UNITS}}, *more],
         "lengths": [LENGTH],
-        "devices": ["cpu"],
+        "devices": [device],
         "threads": [1],
         "order": order,
         "sentinels": False,  # they need PyTorch, and what this looks at are the farm's own eyes

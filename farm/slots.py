@@ -186,7 +186,7 @@ def slots_of(
     """The slots a node offers for these devices: all its cores once, and each of its GPUs.
 
     With `exclusive: slot` those of a device can be used at the same time: each NUMA node's cores, and each GPU with its
-    part of the cores, in order, as boards number GPUs socket by socket.
+    part of the cores on its side.
     """
     machine = node.machine
     cores = choose_cores(machine, smt)
@@ -196,7 +196,7 @@ def slots_of(
         if exclusive == "node":
             shares = [near(gpu, cores) if gpu else cores for gpu in gpus]
         elif device == "cuda":
-            shares = _parts(cores, len(gpus))
+            shares = shares_of_gpus(machine.gpu_devices[: len(gpus)], cores)
         else:
             shares = [own for each in machine.numa_nodes if (own := tuple(sorted(set(cores) & set(each))))] or [cores]
             gpus = (None,) * len(shares)
@@ -236,6 +236,18 @@ def near(gpu: Gpu, cores: Sequence[int]) -> tuple[int, ...]:
     Launches and copies from the other side pass through the link between the sockets.
     """
     return tuple(core for core in cores if core in gpu.near_cpus) or tuple(cores)
+
+
+def shares_of_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The cores of GPUs that are used at the same time: those on one side of the machine share that side's.
+
+    Where sides overlap, as they do if the driver tells some and not others, each gets its part of all, in order.
+    """
+    sides = [near(gpu, cores) for gpu in gpus]
+    if sum(map(len, set(sides))) > len({core for side in sides for core in side}):
+        return _parts(cores, len(gpus))
+    mates = [[other for other, its in enumerate(sides) if its == side] for side in sides]
+    return [_parts(side, len(mates[n]))[mates[n].index(n)] for n, side in enumerate(sides)]
 
 
 def _parts(cores: tuple[int, ...], count: int) -> list[tuple[int, ...]]:

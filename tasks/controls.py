@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from farm.records import ModelInfo, Workload
+from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.gpu_settings import needs_cuda_build
 from tasks.method import Arrays, Loaded, Method
 
 
@@ -39,6 +40,10 @@ class Control(Method):
     """A method that never looks at the model."""
 
     runs_model: ClassVar[bool] = False
+
+
+UNIT_CYCLES = 50_000
+"""Of a GPU's clock in a unit of its work: about as long as a unit takes on a CPU."""
 
 
 class Null(Control):
@@ -76,6 +81,34 @@ class FixedWork(Control):
             total = 0
             for number in range(units * 500):
                 total += number & 7
+
+        return Controlled(workload, work)
+
+
+class FixedGpuWork(Control):
+    """A GPU that counts its own clock: twice the units take twice as long on any chip whose clock stays the same."""
+
+    id: ClassVar[str] = "control-gpu-work"
+    about: ClassVar[str] = "control: a GPU that is busy for a fixed number of its cycles per call"
+    devices: ClassVar[tuple[Device, ...]] = ("cuda",)
+    requires: ClassVar[tuple[str, ...]] = ("torch",)
+    Options: ClassVar[type] = WorkOptions
+
+    def check_supported(self, machine: Machine, device: Device) -> None:
+        """A PyTorch for CUDA starts the kernel."""
+        super().check_supported(machine, device)
+        needs_cuda_build(self.id, machine)
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Fix the number of cycles."""
+        import torch
+
+        del model, folder
+        cycles = WorkOptions(**workload.options).units * UNIT_CYCLES
+
+        def work() -> None:
+            torch.cuda._sleep(cycles)
+            torch.cuda.synchronize()
 
         return Controlled(workload, work)
 

@@ -78,9 +78,10 @@ class DeviceEnds:
         """
         self._runtime = runtime = runtime or cuda_runtime()
         self._names = tuple(input_names)
-        self._shape = shape
+        self.shape = shape
         self.logits_shape = (shape[0], labels)
-        self.stream = checked(runtime.cudaStreamCreate())
+        # Whatever a library puts on the default stream does not make this one wait.
+        self.stream = checked(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
         self.clock = EventClock(runtime, self.stream)
         self._each_bytes = shape[0] * shape[1] * IDS.itemsize
         self._in_bytes = self._each_bytes * len(self._names)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from farm.errors import MethodUnsupportedError
+from farm.records import Machine
 
 
 @cache
@@ -34,6 +35,16 @@ def provided_cuda() -> frozenset[int]:
             version(f"nvidia-cudnn-cu{major}")
             found.add(major)
     return frozenset(found)
+
+
+def needs_driver(method: str, machine: Machine, package: str, built_for: int | None) -> None:
+    """Raise MethodUnsupportedError where a package is built for a newer CUDA than the machine's driver serves."""
+    for gpu in machine.gpu_devices[:1]:
+        if built_for is not None and gpu.driver_cuda is not None and gpu.driver_cuda < built_for:
+            raise MethodUnsupportedError(
+                f"{method}: {package} is built for CUDA {built_for}, but this driver serves CUDA {gpu.driver_cuda} at "
+                f"most. Install a newer driver, or a release of it for CUDA {gpu.driver_cuda}"
+            )
 
 
 def needs_matching_cuda(method: str) -> None:

@@ -22,20 +22,32 @@ PRODUCT_NAMES = re.compile(
 )
 """Kernels that multiply matrices, attention's included."""
 
+NO_PRODUCTS = re.compile(r"triton_(?:poi|red|per|for)_", re.IGNORECASE)
+"""Kernels of Inductor's that only name what was fused into them: pointwise ones and reductions multiply no matrices."""
+
+NVJET = r"nvjet_(?:sm\d+_)?"
+"""Hopper's and later chips' family in cuBLAS; CUDA 13's names the chip as well."""
+
+SIXTEEN_BITS = "fp16 or bf16"
+"""What cuDNN's attention tells: `f16` stands in its name for either."""
+
 PRECISIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("fp8", re.compile(r"e4m3|e5m2|fp8|nvjet_q", re.IGNORECASE)),
+    ("fp8", re.compile(rf"e4m3|e5m2|fp8|{NVJET}q", re.IGNORECASE)),
     ("int8", re.compile(r"imma|igemm|i16832|i8i8|i8i32|int8|gemm_s8|gemm_u8", re.IGNORECASE)),
-    ("bf16", re.compile(r"bf16|bfloat16|nvjet_t[a-z]{2}_|s1688bf", re.IGNORECASE)),
+    ("bf16", re.compile(rf"bf16|bfloat16|{NVJET}t[a-z]{{2}}_|s1688bf", re.IGNORECASE)),
+    (SIXTEEN_BITS, re.compile(r"cudnn.*sdpa.*_f16", re.IGNORECASE)),
     ("tf32", re.compile(r"tf32|s1688gemm_\d|tensorop_s1688(?!f16|bf16)|tfloat32", re.IGNORECASE)),
     (
         "fp16",
-        re.compile(r"f16(?!32)|_half|half_t|::half|h(?:16816|1688|884)|_hgemm|nvjet_h[a-z]{2}_|fp16", re.IGNORECASE),
+        re.compile(
+            rf"f16(?!32)|_half|half_t|::half|h(?:16816|1688|884)|_hgemm|{NVJET}h[a-z]{{2}}_|fp16", re.IGNORECASE
+        ),
     ),
     ("fp32", re.compile(r"sgemm|f32f32|gemv.*float|simt_s|cutlassF_f32|fp32", re.IGNORECASE)),
 )
 """What a product's name says of its arithmetic, the first that matches: narrow formats name the wide one of their sums
-too. `nvjet` are Hopper's, with a letter for the type of each operand: h is FP16, t BF16, q FP8. Their s is left open:
-FP32 numbers, but on matrix units, whose FP32 may be TF32."""
+too. `nvjet` names have a letter for the type of each operand: h is FP16, t BF16, q FP8. Their s is left open: FP32
+numbers, but on matrix units, whose FP32 may be TF32."""
 
 UNSEEN = "which kernels ran is unknown: PyTorch's profiler (CUPTI) may not see them here"
 
@@ -62,7 +74,7 @@ class Kernels:
         """Kernels that multiply matrices by the arithmetic that their names tell."""
         found: Counter[str] = Counter()
         for name, count in self.counts.items():
-            if PRODUCT_NAMES.search(name):
+            if is_product(name):
                 found[kernel_precision(name) or "unknown"] += count
         return dict(found)
 
@@ -77,7 +89,21 @@ class Kernels:
             "graph_launches": self.graph_launches,
             "product_kernels": self.products,
             "kernels": dict(self.counts),
+            "remarks": self._remarks(),
         }
+
+    def _remarks(self) -> list[str]:
+        """That the names tell too little to prove anything, where most do."""
+        products = self.products
+        unknown, total = products.get("unknown", 0), sum(products.values())
+        if 2 * unknown <= total:
+            return []
+        return ["the names of most product kernels do not tell their arithmetic"]
+
+
+def is_product(name: str) -> bool:
+    """Whether a kernel of this name multiplies matrices."""
+    return PRODUCT_NAMES.search(name) is not None and NO_PRODUCTS.match(name) is None
 
 
 def kernel_precision(name: str) -> str | None:
@@ -95,7 +121,9 @@ def executed_kernels(call: Callable[[], Any]) -> Kernels:
     with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         call()
         torch.cuda.synchronize()
-    return kernels_of((event.name, _on_device(event), _duration_ns(event)) for event in profile.events())
+    # Names that somebody gave to a stretch of the call ("## Call CompiledFxGraph") are repeated on the device.
+    events = (event for event in profile.events() if not event.is_user_annotation)
+    return kernels_of((event.name, _on_device(event), _duration_ns(event)) for event in events)
 
 
 def kernels_of(events: Iterable[tuple[str, bool, int]]) -> Kernels:
@@ -116,10 +144,12 @@ def kernels_of(events: Iterable[tuple[str, bool, int]]) -> Kernels:
 def check_products(kernels: Kernels, allowed: Iterable[str]) -> None:
     """Raise ProofFailedError where a product's name tells an arithmetic not `allowed`."""
     accepted = {*allowed, "unknown"}
+    if accepted & {"fp16", "bf16"}:
+        accepted.add(SIXTEEN_BITS)  # which of them, PyTorch's dispatcher tells before timing
     wrong = {precision: count for precision, count in kernels.products.items() if precision not in accepted}
     if wrong:
         told = ", ".join(f"{count} in {precision}" for precision, count in wrong.items())
-        names = [name for name in kernels.counts if PRODUCT_NAMES.search(name) and kernel_precision(name) in wrong]
+        names = [name for name in kernels.counts if is_product(name) and kernel_precision(name) in wrong]
         raise ProofFailedError(f"products ran in another arithmetic than promised: {told} ({names[0][:80]})")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.errors import MethodUnsupportedError
 from farm.records import Machine
-from tasks.cuda_versions import torch_cuda
+from tasks.cuda_versions import needs_driver, torch_cuda
 from tasks.method import library_versions
 
 CAPABILITIES = {"fp16": (7, 0), "int8": (7, 5), "tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
@@ -24,12 +24,7 @@ def needs_cuda_build(method: str, machine: Machine) -> None:
     built_for = torch_cuda()
     if built_for is None:
         raise MethodUnsupportedError(f"{method} needs a PyTorch built for CUDA; torch {installed} is a CPU build")
-    for gpu in machine.gpu_devices[:1]:
-        if gpu.driver_cuda is not None and gpu.driver_cuda < built_for:
-            raise MethodUnsupportedError(
-                f"{method}: torch {installed} is built for CUDA {built_for}, but this driver serves CUDA "
-                f"{gpu.driver_cuda} at most. Install a newer driver, or a PyTorch built for CUDA {gpu.driver_cuda}"
-            )
+    needs_driver(method, machine, f"torch {installed}", built_for)
 
 
 def needs_capability(method: str, machine: Machine, precision: str) -> None:

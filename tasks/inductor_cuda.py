@@ -13,6 +13,7 @@ from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks import gpu_kernels
 from tasks.cuda_graphs import PRODUCTS, Captured
+from tasks.cuda_toolkit import needs_c_compiler, needs_cuda_headers, use_cuda_headers
 from tasks.gpu_settings import attention_backends, gpu_names, needs_capability
 from tasks.inductor import FACTS, PACKAGE, AotFp32
 from tasks.method import Loaded, NoOptions
@@ -113,6 +114,7 @@ class CompileOnGpu(TorchCompileFp32):
         """The precision's matrix units, and Triton, which writes the kernels."""
         super(TorchCompileFp32, self).check_supported(machine, device)
         needs_capability(self.id, machine, self.precision)
+        needs_c_compiler(self.id)
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Kernels are compiled, and chosen by their times, for a chip."""
@@ -243,9 +245,11 @@ class AotFp16(AotFp32):
     Options: ClassVar[type] = AotOptions
 
     def check_supported(self, machine: Machine, device: Device) -> None:
-        """FP16's matrix units came with Volta."""
+        """FP16's matrix units came with Volta; Triton and AOTInductor need compilers, and the latter CUDA's headers."""
         super().check_supported(machine, device)
         needs_capability(self.id, machine, self.precision)
+        needs_c_compiler(self.id)
+        needs_cuda_headers(self.id)
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Kernels are compiled for a chip."""
@@ -254,6 +258,7 @@ class AotFp16(AotFp32):
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export in FP16 on the GPU, prune where the method does, compile."""
         limit_compilers()
+        use_cuda_headers()
         import torch
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.utils import fresh_cache

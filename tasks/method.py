@@ -241,6 +241,7 @@ BUILT_IN: Mapping[str, str] = {
     "openvino-int8-pruned": "tasks.openvino:OpenVinoInt8Pruned",
     "control-null": "tasks.controls:Null",
     "control-work": "tasks.controls:FixedWork",
+    "control-gpu-work": "tasks.controls:FixedGpuWork",
     "control-crash": "tasks.controls:Crash",
     "control-hang": "tasks.controls:Hang",
     "control-leak": "tasks.controls:Leak",

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import Workload
 from tasks.cuda_ends import DeviceEnds
 from tasks.method import Arrays
@@ -27,11 +27,17 @@ COPIES = ("MemcpyFromHost", "MemcpyToHost")
 """Nodes that ONNX Runtime adds where a tensor changes sides."""
 
 
+REPLAY_WAITS = (
+    "time on the GPU includes the host's way from the end of the graph to the copy back, as ONNX Runtime waits for a "
+    "graph that it replays"
+)
+
+
 @dataclass(frozen=True)
 class CudaSessionOptions(SessionOptions):
-    """Settings of a session on a GPU that a suite may give, beside those of any session.
+    """Settings of a session that a suite may give, beside those of any session.
 
-    `cuda_graph`: capture the session's kernels in a CUDA graph and replay them.
+    `cuda_graph`: on a GPU, capture the session's kernels in a CUDA graph and replay them.
     """
 
     cuda_graph: bool = False
@@ -51,7 +57,8 @@ class Placement:
         # Unasked, the provider rounds FP32 products to TF32.
         cuda = shared | {"use_tf32": "0", "enable_cuda_graph": str(int(cuda_graph))}
         if self.provider == TENSORRT:
-            first = (TENSORRT, shared | {"trt_cuda_graph_enable": str(int(cuda_graph))} | dict(self.settings))
+            # TensorRT's switches take these two words and nothing else.
+            first = (TENSORRT, shared | {"trt_cuda_graph_enable": str(cuda_graph)} | dict(self.settings))
             return [first, (CUDA, cuda | {"enable_cuda_graph": "0"}), PROVIDERS["cpu"]]
         return [(CUDA, cuda | dict(self.settings)), PROVIDERS["cpu"]]
 
@@ -93,6 +100,7 @@ class BoundSession(SessionCallable):
             "io_binding": True,
             "cuda_graph": self._cuda_graph,
             "copying_nodes": dict(copies),
+            "remarks": [*evidence["remarks"], *([REPLAY_WAITS] if self._cuda_graph else [])],
             "provider_options": {
                 name: dict(given) for name, given in self._session.get_provider_options().items() if name != "CPU"
             },
@@ -146,7 +154,11 @@ def open_cuda_session(
     providers = placement.providers(ends.stream_address, cuda_graph)
     if placement.device_type == "cpu":
         providers = [PROVIDERS["cpu"]]
-    session, profile = profiled_session(folder / GRAPH, options, providers)
+    try:
+        session, profile = profiled_session(folder / GRAPH, options, providers)
+    except (RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise FarmError(f"ONNX Runtime cannot make a session on its {placement.provider}: {told}") from error
     # A provider that cannot be loaded is left out with a warning; the session would then run on the CPU.
     if placement.provider not in session.get_providers():
         raise ProofFailedError(

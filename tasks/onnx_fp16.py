@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from farm.errors import MethodUnsupportedError
+import numpy as np
+
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.gpu_settings import gpu_names
 from tasks.method import library_versions
 from tasks.onnx_cuda import TENSORRT, CudaSessionOptions, Placement, open_cuda_session
-from tasks.onnx_graphs import GRAPH, GraphFacts, describe_fusion, export_graph, export_pruned_graph, fuse_graph
+from tasks.onnx_graphs import (
+    GRAPH,
+    GraphFacts,
+    describe_fusion,
+    export_graph,
+    export_pruned_graph,
+    fuse_graph,
+    load_facts,
+)
 from tasks.onnx_runtime import OnnxMethod, OnnxRuntimeFp32
 from tasks.onnx_sessions import SessionCallable
 from tasks.steps import step
 
 TENSORRT_MAJOR = 10
 """ONNX Runtime's TensorRT provider loads libnvinfer.so.10, and no other (releases up to 1.31)."""
+
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
 class OnnxRuntimeFp16(OnnxRuntimeFp32):
@@ -30,7 +44,6 @@ class OnnxRuntimeFp16(OnnxRuntimeFp32):
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
     exact: ClassVar[bool] = False
     weights: ClassVar[str] = "float16"
-    Options: ClassVar[type] = CudaSessionOptions
 
     def convert(self, optimizer: Any) -> None:
         """Convert weights and arithmetic to FP16; inputs stay integers and logits come back as FP32."""
@@ -63,10 +76,14 @@ class OnnxRuntimeFp16Pruned(OnnxRuntimeFp16):
 
 
 class OnnxRuntimeTensorRt(OnnxMethod):
-    """The exported graph in FP16, compiled by TensorRT inside ONNX Runtime; its own fusions replace the optimizer's."""
+    """The exported graph in FP16, compiled by TensorRT inside ONNX Runtime; its own fusions replace the optimizer's.
+
+    The engine is a part of the artifact: a session that is made while others are measured must not build one.
+    """
 
     id: ClassVar[str] = "onnxruntime-fp16-tensorrt"
     about: ClassVar[str] = "ONNX Runtime with TensorRT, FP16, static shape"
+    prepares_alone: ClassVar[bool] = True
     precision: ClassVar[str] = "fp16"
     devices: ClassVar[tuple[Device, ...]] = ("cuda",)
     exact: ClassVar[bool] = False
@@ -82,7 +99,7 @@ class OnnxRuntimeTensorRt(OnnxMethod):
                 f"{self.id} needs TensorRT {TENSORRT_MAJOR}, which is not installed: "
                 "pip install 'inference-farm[tensorrt]'"
             )
-        installed = library_versions("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+        installed = library_versions(*TENSORRT_PACKAGES)
         majors = {version.partition(".")[0] for version in installed.values()}
         if majors and str(TENSORRT_MAJOR) not in majors:
             raise MethodUnsupportedError(
@@ -90,8 +107,24 @@ class OnnxRuntimeTensorRt(OnnxMethod):
             )
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """The graph is TensorRT's to compile, at load: for this shape and this chip."""
-        return {**super().depends_on(workload), "shape": [workload.batch_size, workload.length]}
+        """An engine serves one shape on one chip."""
+        return {
+            **super().depends_on(workload),
+            **library_versions(*TENSORRT_PACKAGES),
+            "shape": [workload.batch_size, workload.length],
+            "gpus": gpu_names(),
+            "engine": "prepared",
+        }
+
+    def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
+        """The graph, and the engine that a first session on it builds there."""
+        super().prepare(model, workload, folder)
+        with step("build"):
+            session = self._session(replace(workload, options={}), folder)
+            ones = np.ones((workload.batch_size, workload.length), np.int64)
+            session(dict.fromkeys(load_facts(folder).inputs, ones))
+        if not engines_in(folder):
+            raise FarmError("TensorRT left no engine behind: the end of the process's own output says why")
 
     def build(self, model: ModelInfo, workload: Workload, scratch: Path, folder: Path) -> GraphFacts:
         """Export and convert; nothing is fused ahead of time."""
@@ -104,15 +137,29 @@ class OnnxRuntimeTensorRt(OnnxMethod):
         return GraphFacts(tuple(model.input_names), layers, labels=len(model.labels))
 
     def open(self, workload: Workload, folder: Path) -> SessionCallable:
-        """A session whose every node is TensorRT's; its engine is kept beside the graph for the next process."""
+        """A session whose every node is TensorRT's, on the engine that was prepared.
+
+        Raises ProofFailedError where that did not fit and another was built.
+        """
+        prepared = engines_in(folder)
+        session = self._session(workload, folder)
+        if engines_in(folder) != prepared:
+            raise ProofFailedError(
+                "TensorRT built an engine anew while the cell loaded: the prepared one does not fit this GPU or driver"
+            )
+        return session
+
+    def _session(self, workload: Workload, folder: Path) -> SessionCallable:
         load_tensorrt()
-        settings = {
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(folder.parent / f"{folder.name}.engines"),
-        }
+        settings = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(folder)}
         return open_cuda_session(
             folder, workload, self.Options(**workload.options), self.weights, placement=Placement(TENSORRT, settings)
         )
+
+
+def engines_in(folder: Path) -> dict[str, int]:
+    """TensorRT's engines in an artifact's folder, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.engine"))}
 
 
 def convert_to_fp16(source: Path, target: Path) -> None:

@@ -18,9 +18,6 @@ Shape = tuple[int, ...]
 Tensor = tuple[str, Shape]
 Operand = Literal["weights", "activations"]
 
-CALL = "model_run"
-"""The event that spans one call of the session."""
-
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "TransposeMatMul")
 INT8_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm")
 """Operators that are one matrix product, by the arithmetic they do it in."""
@@ -52,14 +49,16 @@ class Execution:
 
 
 def read_profile(written: IO[bytes]) -> list[Execution]:
-    """What the first call ran, in order, from the JSON that `InferenceSession.end_profiling` wrote."""
-    events = json.load(written)
-    ends_us = min(event["ts"] + event["dur"] for event in events if event["name"] == CALL)
-    return [
-        Execution(event["args"]["op_name"], event["args"]["provider"], products_of(event["args"]))
-        for event in events
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] <= ends_us
-    ]
+    """Every node that ran, in order, from the JSON that `InferenceSession.end_profiling` wrote.
+
+    Each stands once, however many calls there were; one that captures a CUDA graph runs all of them a few times.
+    """
+    nodes = {
+        (event["name"], event["args"].get("node_index")): event["args"]
+        for event in json.load(written)
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    }
+    return [Execution(node["op_name"], node["provider"], products_of(node)) for node in nodes.values()]
 
 
 def products_of(node: Mapping[str, Any]) -> tuple[Product, ...]:

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from farm.errors import MethodUnsupportedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.cuda_ends import cuda_runtime
-from tasks.cuda_versions import needs_matching_cuda
+from tasks.cuda_versions import needs_driver, needs_matching_cuda, onnxruntime_cuda
 from tasks.method import Loaded, Method, library_versions
-from tasks.onnx_cuda import load_cuda_libraries, needs_bindings, open_cuda_session
+from tasks.onnx_cuda import CudaSessionOptions, load_cuda_libraries, needs_bindings, open_cuda_session
 from tasks.onnx_graphs import (
     FACTS_VERSION,
     GRAPH,
@@ -60,6 +60,7 @@ class OnnxMethod(Method):
                 f"{', '.join(onnxruntime.get_available_providers())}. Install onnxruntime-gpu."
             )
         if device == "cuda":
+            needs_driver(self.id, machine, "onnxruntime-gpu", onnxruntime_cuda())
             needs_matching_cuda(self.id)
             needs_bindings(self.id)
 
@@ -128,6 +129,13 @@ class OnnxRuntimeFp32(OnnxMethod):
     about: ClassVar[str] = "ONNX Runtime, FP32, transformer fusions applied"
     devices: ClassVar[tuple[Device, ...]] = ("cpu", "cuda")
     attention: ClassVar[Attention] = "merged"
+    Options: ClassVar[type] = CudaSessionOptions
+
+    def open(self, workload: Workload, folder: Path) -> SessionCallable:
+        """Raises MethodUnsupportedError for what only a session on a GPU can do."""
+        if workload.device == "cpu" and workload.options.get("cuda_graph"):
+            raise MethodUnsupportedError(f"{self.id}: cuda_graph is an option on a GPU")
+        return super().open(workload, folder)
 
     def build(self, model: ModelInfo, workload: Workload, scratch: Path, folder: Path) -> GraphFacts:
         """Export through TorchScript with eager attention, the only pattern the optimizer fuses, then fuse."""

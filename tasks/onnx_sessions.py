@@ -159,7 +159,9 @@ def profiled_session(graph: Path, options: Any, providers: Sequence[Any]) -> tup
     with TemporaryDirectory(prefix="farm-ort-profile-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "calls")
-        session = onnxruntime.InferenceSession(str(graph), options, providers=list(providers))
+        # Otherwise what a provider refuses makes the session start again without it, and the reason a mere print.
+        given = {"providers": list(providers), "enable_fallback": False}
+        session = onnxruntime.InferenceSession(str(graph), options, **given)
         return session, next(Path(folder).iterdir()).open("rb")
 
 

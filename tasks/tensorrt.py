@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,12 +16,15 @@ from tasks.cuda_ends import DeviceEnds, checked, cuda_runtime
 from tasks.gpu_settings import gpu_names, needs_capability
 from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.onnx_cuda import needs_bindings
-from tasks.onnx_fp16 import convert_to_fp16
+from tasks.onnx_fp16 import TENSORRT_PACKAGES, convert_to_fp16
 from tasks.onnx_graphs import export_graph, export_pruned_graph
 from tasks.steps import step
 
 ENGINE = "engine.plan"
 FACTS = "engine.json"
+
+FACTS_VERSION = 2
+"""Of what is kept beside an engine."""
 
 
 class EngineCallable:
@@ -35,9 +37,13 @@ class EngineCallable:
         self._runtime = runtime
         self._facts = facts
         self._graph: Any = None
+        self._graph_nodes: int | None = None
         self.device_clock = ends.clock
+        # The graph's axes are free, also where its engine takes one size only: addresses come after sizes.
+        for name in ends.addresses:
+            _accepted(self._context.set_input_shape(name, ends.shape), f"inputs of {ends.shape} as {name}")
         for name, address in {**ends.addresses, "logits": ends.logits_address}.items():
-            self._context.set_tensor_address(name, address)
+            _accepted(self._context.set_tensor_address(name, address), f"the place of {name}")
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """Run one batch of the engine's shape."""
@@ -55,24 +61,37 @@ class EngineCallable:
         checked(self._runtime.cudaStreamBeginCapture(self._ends.stream, relaxed))
         self._execute()
         graph = checked(self._runtime.cudaStreamEndCapture(self._ends.stream))
+        self._graph_nodes = int(checked(self._runtime.cudaGraphGetNodes(graph, 0))[-1])
         self._graph = checked(self._runtime.cudaGraphInstantiate(graph, 0))
 
     def proof(self) -> Mapping[str, Any]:
-        """The engine's layers by the arithmetic that its own inspector tells, and whether a graph is replayed."""
+        """The arithmetic of the network's products, which the engine must keep; its layers; its graph.
+
+        The inspector cannot prove it: where the engine is one fused layer, that tells the type of its logits alone.
+        """
+        products = self._facts["product_types"]
         formats = Counter(self._facts["layer_types"])
         evidence = {
+            "network_products": products,
             "engine_layers": len(self._facts["layers"]),
             "output_types_of_layers": dict(formats),
             "layers": self._facts["layers"],
+            "graph_nodes": self._graph_nodes,
             "captured_graphs": int(self._graph is not None),
+            "remarks": [] if products else ["TensorRT names no products in its network: their arithmetic is unknown"],
         }
-        if formats and not any(re.search("half|f16|fp16", kind.lower()) for kind in formats):
-            raise ProofFailedError(f"no layer of the engine computes in FP16: {dict(formats)}")
+        if set(products) - {"HALF"}:
+            raise ProofFailedError(f"the engine's products are not all in FP16: {products}")
         return evidence
 
     def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._ends.stream_address):
-            raise ProofFailedError("TensorRT refused to run the engine")
+        _accepted(self._context.execute_async_v3(self._ends.stream_address), "to run the engine")
+
+
+def _accepted(answer: bool, what: str) -> None:
+    """TensorRT returns whether it took what it was given, and prints why not."""
+    if not answer:
+        raise FarmError(f"TensorRT refuses {what}: the end of the cell's own output says why")
 
 
 class TensorRtFp16(Method):
@@ -100,10 +119,11 @@ class TensorRtFp16(Method):
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """An engine serves one shape on one chip."""
         return {
-            **library_versions("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+            **library_versions(*TENSORRT_PACKAGES),
             **library_versions("onnx", "onnxruntime", "torch", "transformers"),
             "shape": [workload.batch_size, workload.length],
             "gpus": gpu_names(),
+            "facts": FACTS_VERSION,
         }
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
@@ -186,7 +206,14 @@ def build_engine(graph: Path, model: ModelInfo, workload: Workload) -> tuple[byt
         raise FarmError("TensorRT could not build an engine: the end of the process's own output says why")
     serialized = bytes(plan)
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(serialized)
-    return serialized, layer_facts(engine.create_engine_inspector(), tensorrt.LayerInformationFormat.JSON)
+    layers = layer_facts(engine.create_engine_inspector(), tensorrt.LayerInformationFormat.JSON)
+    return serialized, {**layers, "product_types": product_types(network, tensorrt.LayerType.MATRIX_MULTIPLY)}
+
+
+def product_types(network: Any, product: Any) -> dict[str, int]:
+    """The types of what a network's layers of the kind `product` multiply; a strongly typed one is built as it says."""
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    return dict(Counter(str(layer.get_input(0).dtype.name) for layer in layers if layer.type == product))
 
 
 def layer_facts(inspector: Any, as_json: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class Kind(IntEnum):
 class FakeCuda:
     """What `tasks.cuda_ends` asks of CUDA; `log` has the name of every call in order."""
 
-    cudaMemcpyKind = Kind  # noqa: N815 - the library's name
+    cudaMemcpyKind = Kind  # noqa: N815 - the library's name, and the next
+    cudaStreamNonBlocking = 1  # noqa: N815
 
     def __init__(self, memory_bytes: int = 1 << 30) -> None:
         self.log: list[str] = []
@@ -49,8 +50,9 @@ class FakeCuda:
         self.log.append("malloc-host")
         return self._allocate(size)
 
-    def cudaStreamCreate(self) -> tuple[Any, ...]:  # noqa: N802
+    def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:  # noqa: N802
         """A stream is a number here."""
+        self.log.append("non-blocking stream" if flags == self.cudaStreamNonBlocking else "stream")
         return (Code.cudaSuccess, 1)
 
     def cudaStreamSynchronize(self, _stream: Any) -> tuple[Any, ...]:  # noqa: N802

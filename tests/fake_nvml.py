@@ -41,6 +41,7 @@ class FakeNvml:
 
     NVMLError = pynvml.NVMLError
     NVML_ERROR_TIMEOUT = pynvml.NVML_ERROR_TIMEOUT
+    NVML_ERROR_FUNCTION_NOT_FOUND = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
     NVML_CLOCK_SM = pynvml.NVML_CLOCK_SM
     NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
     NVML_MEMORY_ERROR_TYPE_CORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
@@ -52,8 +53,11 @@ class FakeNvml:
         self.boards = list(boards)
         self.refused = refused or {}
         self.open = 0
+        self.asked: list[str] = []
 
     def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvml") and not name.startswith("nvmlEventType"):
+            object.__getattribute__(self, "asked").append(name)
         if name.startswith("nvml") and name in object.__getattribute__(self, "refused"):
             error = self.refused[name]
 
@@ -105,6 +109,8 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, board: Board) -> list[Any]:  # noqa: N802
         """By the driver's numbering."""
         return [SimpleNamespace(pid=pid) for pid in board.processes]
+
+    nvmlDeviceGetComputeRunningProcesses_v2 = nvmlDeviceGetComputeRunningProcesses  # noqa: N815
 
     def nvmlDeviceGetMemoryInfo(self, board: Board) -> Any:  # noqa: N802
         """Total and used."""

@@ -51,6 +51,18 @@ def test_every_kind_of_worker_has_a_label_that_a_suite_can_name(cluster: dict[st
     assert cluster["available_node_types"]["gpu"]["resources"]["GPU"] == 1
 
 
+def test_every_node_has_what_a_gpu_takes_for_the_head_plans_by_its_own_packages(cluster: dict[str, Any]) -> None:
+    assert any("[cpu,gpu,s3]" in command for command in cluster["setup_commands"])
+    assert any("g++" in command for command in cluster["setup_commands"])
+    own = ("setup_commands", "worker_setup_commands", "head_setup_commands")
+    assert not any(name in each for name in own for each in (cluster["available_node_types"].values()))
+
+
+def test_every_type_of_node_has_an_image_to_fill_in(cluster: dict[str, Any]) -> None:
+    images = {name: each["node_config"]["ImageId"] for name, each in cluster["available_node_types"].items()}
+    assert images["head"] == images["cpu"] != images["gpu"]
+
+
 def test_every_node_shows_a_token(cluster: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in cluster["file_mounts"].values()
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])

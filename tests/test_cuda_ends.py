@@ -29,6 +29,12 @@ def test_a_call_is_one_copy_there_one_back_and_one_wait_between_two_events() -> 
     assert runtime.log == ["event", "to-device", "to-host", "event", "synchronize"]
 
 
+def test_its_stream_waits_for_no_other() -> None:
+    runtime = FakeCuda()
+    DeviceEnds(NAMES, (2, 4), 3, runtime)
+    assert runtime.log[0] == "non-blocking stream"
+
+
 def test_every_input_lies_where_its_address_says_and_logits_come_back() -> None:
     ends = DeviceEnds(NAMES, (2, 4), 3, FakeCuda())
     ends.receive(INPUTS)

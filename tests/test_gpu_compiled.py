@@ -13,7 +13,7 @@ import pytest
 import torch
 from fake_cuda import Code, FakeCuda
 
-from farm.errors import ProofFailedError
+from farm.errors import FarmError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks import inductor_cuda
 from tasks.cuda_ends import DeviceEnds
@@ -21,7 +21,7 @@ from tasks.inductor_cuda import COMPILING_CALLS, GpuCompiled, GpuPackage, mode_s
 from tasks.method import find_method
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
-from tasks.tensorrt import EngineCallable, layer_facts
+from tasks.tensorrt import EngineCallable, layer_facts, product_types
 
 SHAPE = (1, 24)
 WORKLOAD = Workload("cpu", 1, *SHAPE)
@@ -114,9 +114,12 @@ def test_autotuning_is_asked_for_by_option(model: ModelInfo, monkeypatch: pytest
 
     settings: list[Any] = []
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *_, **given: settings.append(given))
+    told: list[bool] = []
+    monkeypatch.setattr(inductor_cuda, "use_cuda_headers", lambda: told.append(True))
     tuned = Workload("cpu", 1, *SHAPE, {"max_autotune": True})
     find_method("pytorch-fp16-aot").prepare(model, tuned, tmp_path)
     assert settings[0]["inductor_configs"] == inductor_cuda.autotune_settings()
+    assert told  # where CUDA's headers are
 
 
 # TensorRT
@@ -127,6 +130,7 @@ class FakeEngine:
 
     def __init__(self, runtime: FakeGraphs) -> None:
         self.addresses: dict[str, int] = {}
+        self.sized: set[str] = set()
         self.runs = 0
         runtime.replay = self.compute
 
@@ -134,9 +138,15 @@ class FakeEngine:
         """It is its own."""
         return self
 
-    def set_tensor_address(self, name: str, address: int) -> None:
-        """Where a tensor lies."""
+    def set_input_shape(self, name: str, shape: tuple[int, int]) -> bool:
+        """How large an input is; an engine is built for one size."""
+        self.sized.add(name)
+        return shape == SHAPE
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        """Where a tensor lies; its size must be known."""
         self.addresses[name] = address
+        return self.sized == set(inputs())
 
     def execute_async_v3(self, stream: int) -> bool:
         """Run once."""
@@ -170,6 +180,10 @@ class FakeGraphs(FakeCuda):
         self.log.append("end")
         return (Code.cudaSuccess, "graph")
 
+    def cudaGraphGetNodes(self, _graph: str, _most: int) -> tuple[Any, ...]:  # noqa: N802
+        """No node, as none is asked for, and how many there are."""
+        return (Code.cudaSuccess, [], 42)
+
     def cudaGraphInstantiate(self, graph: str, _flags: int) -> tuple[Any, ...]:  # noqa: N802
         """What can be launched."""
         return (Code.cudaSuccess, f"{graph} to launch")
@@ -185,7 +199,7 @@ class FakeGraphs(FakeCuda):
 def test_an_engine_is_captured_after_its_first_run_and_replayed_from_then_on() -> None:
     runtime = FakeGraphs()
     engine = FakeEngine(runtime)
-    facts = {"layers": ["a", "b"], "layer_types": ["Row major linear FP16 format", "Half"]}
+    facts = {"layers": ["a"], "layer_types": ["Row major linear FP32"], "product_types": {"HALF": 8}}
     call = EngineCallable(engine, DeviceEnds(tuple(inputs()), SHAPE, 2, runtime), runtime, facts)
     call.capture({name: np.ones(SHAPE, np.int64) for name in inputs()})
     assert runtime.log[-2:] == ["begin", "end"]
@@ -193,15 +207,31 @@ def test_an_engine_is_captured_after_its_first_run_and_replayed_from_then_on() -
     assert engine.runs == 2
     assert runtime.log[-6:] == ["event", "to-device", "launch", "to-host", "event", "synchronize"]
     assert logits[0, 0] == inputs()["input_ids"].sum()
-    assert call.proof()["captured_graphs"] == 1
+    proof = call.proof()
+    assert (proof["captured_graphs"], proof["graph_nodes"]) == (1, 42)
 
 
-def test_an_engine_without_a_layer_in_fp16_fails_the_proof() -> None:
+def test_an_engine_with_a_product_that_is_not_in_fp16_fails_the_proof() -> None:
     runtime = FakeGraphs()
-    facts = {"layers": ["a"], "layer_types": ["Row major linear FP32"]}
+    facts = {"layers": ["a"], "layer_types": ["Half"], "product_types": {"HALF": 7, "FLOAT": 1}}
     call = EngineCallable(FakeEngine(runtime), DeviceEnds(tuple(inputs()), SHAPE, 2, runtime), runtime, facts)
-    with pytest.raises(ProofFailedError, match="no layer of the engine computes in FP16"):
+    with pytest.raises(ProofFailedError, match="products are not all in FP16"):
         call.proof()
+
+
+def test_an_engine_that_refuses_a_size_is_no_engine_to_run() -> None:
+    runtime = FakeGraphs()
+    with pytest.raises(FarmError, match="TensorRT refuses inputs of"):
+        EngineCallable(FakeEngine(runtime), DeviceEnds(tuple(inputs()), (1, 8), 2, runtime), runtime, {})
+
+
+def test_the_types_of_products_are_read_from_the_network_that_is_built() -> None:
+    def layer(kind: str, dtype: str) -> Any:
+        return SimpleNamespace(type=kind, get_input=lambda _: SimpleNamespace(dtype=SimpleNamespace(name=dtype)))
+
+    layers = [layer("product", "HALF"), layer("norm", "FLOAT"), layer("product", "HALF")]
+    network = SimpleNamespace(num_layers=3, get_layer=layers.__getitem__)
+    assert product_types(network, "product") == {"HALF": 2}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_without_a_gpu_it_says_what_it_takes_and_runs_nothing(
 ) -> None:
     if describe_machine().gpus:
         pytest.skip("this machine has a GPU")
-    monkeypatch.setattr(script.subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    monkeypatch.setattr(script.subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
     assert script.main([]) == 2
     assert "no CUDA device" in capsys.readouterr().out
 
@@ -36,7 +36,9 @@ def test_everything_is_run_in_order_and_the_matrix_may_have_failed_cells(script:
     parts = script.parts(script._parse([]))
     assert [part.name for part in parts] == ["tests", "selfcheck", "matrix"]
     assert any(argument.endswith("test_gpu_methods.py") for argument in parts[0].command)
-    assert [script.Ran(parts[2], code, 1.0).failed for code in (0, 1, 2, 130)] == [False, False, True, True]
+    codes = (0, 1, 2, 130, script.TOO_LATE)
+    assert [script.Ran(parts[2], code, 1.0).failed for code in codes] == [False, False, True, True, True]
+    assert "cuda" in parts[1].command
     assert [script.Ran(parts[1], code, 1.0).failed for code in (0, 1)] == [False, True]
 
 
@@ -53,7 +55,51 @@ def test_the_summary_is_of_the_newest_run(script: ModuleType, tmp_path: Path) ->
     store.write_run(run_record())
     rows = [measured_row("c", 0, name, ms, device_ns=[100_000] * 15) for name, ms in (("pytorch", 4.0), ("fast", 1.0))]
     store.publish_replica(RUN, "c", 0, rows)
-    first, *lines = script.summarize(tmp_path, "gpu-full")
+    first, *lines = script.summarize(script.matrix_rows(tmp_path), "gpu-full")
     assert first.startswith("gpu-full")
     assert lines[0].startswith("  fast: 4.00x")
     assert "0.10 of the call on the GPU" in lines[0]
+
+
+def row(name: str, speedup: float | None, worst: str = "ok", drop: float | None = 0.0) -> dict[str, Any]:
+    unknown = {"on_device": None, "of_limit": None}
+    return {"name": name, "speedup": speedup, "worst": worst, "drop_points": drop, **unknown}
+
+
+FOUNDERS = [row("torchscript-fp32", 1.2), row("onnxruntime-fp16", 1.4)]
+
+
+def test_targets_are_met_or_not_and_said_to_be(script: ModuleType) -> None:
+    lines = script.target_lines([row("fast", 9.0, drop=0.5), row("exact", 8.5, drop=0.1), *FOUNDERS])
+    assert lines == [
+        "founding row torchscript-fp32: faster than the baseline",
+        "founding row onnxruntime-fp16: faster than the baseline",
+        "target 8x at a drop of 0.2 points at most: met (exact 8.50x)",
+    ]
+    slow = script.target_lines([row("torchscript-fp32", 0.9), row("onnxruntime-fp16", None, "invalid")])
+    assert [line.partition(": ")[2] for line in slow] == [
+        "NOT faster than the baseline",
+        "NOT ok",
+        "NOT met (torchscript-fp32 0.90x)",
+    ]
+
+
+def test_a_founding_row_that_is_not_ok_or_not_there_fails_the_matrix(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code(rows: list[dict[str, Any]]) -> int:
+        monkeypatch.setattr(script, "matrix_rows", lambda _: rows)
+        return int(script.main(["--only", "matrix"]))
+
+    monkeypatch.setattr("gpu_cells.why_no_gpu", lambda: "")
+    monkeypatch.setattr(script, "_run", lambda part, _: script.Ran(part, 1, 1.0))
+    assert code(FOUNDERS) == 0
+    assert code(FOUNDERS[:1]) == 1
+    assert code([FOUNDERS[0], row("onnxruntime-fp16", 1.4, "invalid")]) == 1
+
+
+def test_a_part_whose_time_is_over_is_interrupted(script: ModuleType) -> None:
+    patient = script.Part("matrix", [script.sys.executable, "-c", "import time; time.sleep(60)"])
+    ran = script._run(patient, 1.0)
+    assert ran.code == script.TOO_LATE
+    assert "interrupted" in script._line(ran)

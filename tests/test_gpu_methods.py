@@ -80,7 +80,7 @@ def test_a_captured_method_launches_a_graph_and_few_kernels_beside_it(
     assert proof["kernel_launches"] < proof["kernels_per_call"] / 2
 
 
-@pytest.mark.parametrize("method", ["onnxruntime-fp16", "onnxruntime-fp16-pruned"])
+@pytest.mark.parametrize("method", ["onnxruntime-fp32", "onnxruntime-fp16", "onnxruntime-fp16-pruned"])
 def test_onnx_runtime_replays_a_graph_where_it_is_asked_to(
     method: str, cells: Callable[..., Measured], expected: np.ndarray
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,15 @@ from made_up import MACHINE
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Gpu
 from tasks import cuda_versions, gpu_settings
-from tasks.cuda_versions import cuda_major, needs_matching_cuda
-from tasks.gpu_kernels import check_captured, check_products, kernel_precision, kernels_of
+from tasks.cuda_versions import cuda_major, needs_driver, needs_matching_cuda
+from tasks.gpu_kernels import check_captured, check_products, executed_kernels, kernel_precision, kernels_of
 from tasks.gpu_settings import needs_capability, needs_cuda_build, rounds_to_tf32
 from tasks.half import explain_overflow, watching
 from tasks.method import find_method
+
+CUDNN_ATTENTION = (
+    "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x64_4x1x1_cga1x1x1_kernel0_0"
+)
 
 NAMES = {
     "ampere_sgemm_64x32_sliced1x4_tn": "fp32",
@@ -41,6 +47,12 @@ NAMES = {
     "sm90_xmma_gemm_i8i32_i8i32_i32_tn_n_tilesize64x64x64": "int8",
     "cutlass_80_tensorop_i16832gemm_s8_128x64_64x6_tn_align16": "int8",
     "nvjet_sss_64x32_64x8": None,
+    "nvjet_sm90_tst_192x8_64x8_1x2_h_bz_coopA_TNN": "bf16",
+    "nvjet_sm90_tss_64x8_64x16_1x1_h_bz_splitK_NNT": "bf16",
+    "nvjet_sm90_hsh_256x128_64x4_2x1_v_bz_TNN": "fp16",
+    "nvjet_sm100_qqtst_128x256_128x6_2x1_2cta_v_bz_bias_TNT": "fp8",
+    "nvjet_sm90_sss_64x32_64x8": None,
+    CUDNN_ATTENTION: "fp16 or bf16",
     "triton_tem_fused_addmm_3": None,
 }
 
@@ -58,6 +70,8 @@ def test_a_products_arithmetic_is_read_from_its_kernels_name(name: str, precisio
         "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::Half, float>",
         "void cublasLt::splitKreduce_kernel<32, 16, int, float, float, float>",
         "triton_poi_fused_gelu_1",
+        "triton_poi_fused__scaled_dot_product_efficient_attention_clone_3",
+        "triton_red_fused_addmm_native_layer_norm_4",
     ],
 )
 def test_other_kernels_are_no_products(name: str) -> None:
@@ -81,12 +95,40 @@ def test_a_product_in_another_arithmetic_fails_the_proof_and_an_unknown_one_does
         check_products(profile("nvjet_hsh_64x8", "ampere_sgemm_32x32"), ("fp16",))
 
 
+def test_cudnns_attention_is_of_sixteen_bits_whatever_model_it_runs_in_and_no_fp32() -> None:
+    for precision in ("fp16", "bf16"):
+        check_products(profile(CUDNN_ATTENTION), (precision, "int8"))
+    with pytest.raises(ProofFailedError, match="1 in fp16 or bf16"):
+        check_products(profile(CUDNN_ATTENTION), ("fp32", "tf32"))
+
+
+def test_a_proof_whose_products_have_mostly_unknown_names_says_so() -> None:
+    assert (
+        "most product kernels"
+        in profile("nvjet_sm90_zzz_1", "nvjet_sm90_zzz_2", "nvjet_hsh_8").evidence()["remarks"][0]
+    )
+    assert profile("nvjet_sm90_zzz_1", "nvjet_hsh_8").evidence()["remarks"] == []
+
+
+def test_a_stretch_of_the_call_that_somebody_named_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(name: str, named: bool) -> Any:
+        time_range = SimpleNamespace(elapsed_us=lambda: 2.0)
+        on_gpu = torch.autograd.DeviceType.CUDA
+        return SimpleNamespace(name=name, device_type=on_gpu, time_range=time_range, is_user_annotation=named)
+
+    recorded = [event("nvjet_hsh_64x8", False), event("## Call CompiledFxGraph fabc ##", True)]
+    session = SimpleNamespace(events=lambda: recorded)
+    monkeypatch.setattr(torch.profiler, "profile", lambda **_: nullcontext(session))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert executed_kernels(lambda: None).counts == {"nvjet_hsh_64x8": 1}
+
+
 def test_kernels_that_the_profiler_may_not_see_are_unknown_and_said_to_be() -> None:
     check_products(profile(), ("fp16",))
     check_captured(profile())
     assert profile().evidence()["kernels_per_call"] is None
     assert "unknown" in profile().evidence()["remarks"][0]
-    assert "remarks" not in profile("nvjet_hsh_64x8").evidence()
+    assert profile("nvjet_hsh_64x8").evidence()["remarks"] == []
 
 
 def test_a_promised_graph_must_have_been_launched() -> None:
@@ -207,6 +249,42 @@ def test_a_driver_that_is_too_old_for_pytorch_is_explained(versions: Any) -> Non
     versions(None, 13)
     with pytest.raises(MethodUnsupportedError, match=r"needs a PyTorch built for CUDA; torch .* is a CPU build"):
         needs_cuda_build("pytorch-fp32", on())
+
+
+def test_a_driver_that_is_too_old_for_onnx_runtime_is_explained() -> None:
+    with pytest.raises(MethodUnsupportedError, match="m: onnxruntime-gpu is built for CUDA 13, but this driver serves"):
+        needs_driver("m", on(), "onnxruntime-gpu", 13)
+    needs_driver("m", on(), "onnxruntime-gpu", 12)
+    needs_driver("m", on(), "onnxruntime-gpu", None)
+
+
+def test_onnx_runtimes_methods_ask_for_the_driver(versions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions(13, 13)
+    monkeypatch.setattr("tasks.onnx_runtime.onnxruntime_cuda", lambda: 13)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(MethodUnsupportedError, match="onnxruntime-gpu is built for CUDA 13, but this driver"):
+        find_method("onnxruntime-fp16").check_supported(on(), "cuda")
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("pytorch-fp16-compile", "needs_c_compiler"),
+        ("pytorch-fp8-dynamic-compile", "needs_c_compiler"),
+        ("pytorch-fp16-aot-cudagraph", "needs_c_compiler"),
+        ("pytorch-fp16-aot", "needs_cuda_headers"),
+    ],
+)
+def test_methods_that_compile_ask_for_what_compiling_takes(
+    method: str, needs: str, versions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("needs_c_compiler", "needs_cuda_headers"):
+        monkeypatch.setattr(f"tasks.inductor_cuda.{name}", lambda _, name=name: asked.append(name))
+    monkeypatch.setattr("tasks.method.find_spec", lambda _: True)
+    versions(12, 12)
+    find_method(method).check_supported(on(capability=(9, 0)), "cuda")
+    assert needs in asked
 
 
 def test_a_precision_that_the_chip_has_no_units_for_is_unsupported() -> None:

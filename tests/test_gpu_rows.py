@@ -11,6 +11,7 @@ import pytest
 from made_up import GPU_SLOT, MODEL, plan_of, speedup_rows, suite_of
 from measured import RUN, as_table, measured_row, run_record
 
+from farm.caveats import unread_lines
 from farm.events import Silent
 from farm.query import query
 from farm.records import Failure, Round, Turn, WarmUp
@@ -32,12 +33,12 @@ GPU_TURN = {
 
 
 def on_gpu(*rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """Derived rows of a run on a GPU: three rounds of five calls of 1 ms, a turn of 5 ms in 20 ms of wall time."""
+    """Derived rows of a run on a GPU: three rounds of five calls of 1 ms, a turn of 0.1 s in 0.4 s of wall time."""
     usual = {
         "device": "cuda",
         "round_gpu_energy_j": [1.0, 3.0, 2.0],
-        "round_wall_ns": [20_000_000] * 3,
-        "round_turn_ns": [5_000_000] * 3,
+        "round_wall_ns": [400_000_000] * 3,
+        "round_turn_ns": [100_000_000] * 3,
         "round_gpu_sm_mhz": [1980.0] * 3,
         "round_gpu_foreign": [None] * 3,
         "device_ns": [800_000] * 15,
@@ -48,9 +49,16 @@ def on_gpu(*rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_energy_of_a_gpu_is_summed_over_rounds_and_shared_out_by_time() -> None:
     (row,) = on_gpu()
-    assert row["gpu_power_w"] == pytest.approx(6.0 / 0.06)
-    assert row["gpu_energy_j_per_call"] == pytest.approx(6.0 * (15 / 60) / 15)
+    assert row["gpu_power_w"] == pytest.approx(6.0 / 1.2)
+    assert row["gpu_energy_j_per_call"] == pytest.approx(6.0 * (0.3 / 1.2) / 15)
     assert row["gpu_sm_mhz"] == 1980.0
+
+
+def test_over_less_than_a_second_the_counters_steps_are_too_coarse_for_energy() -> None:
+    (row,) = on_gpu({"round_wall_ns": [320_000_000] * 3})
+    assert row["gpu_power_w"] is row["gpu_energy_j_per_call"] is None
+    assert "Energy and power are left out" in " ".join(unread_lines([row]))
+    assert "Energy" not in " ".join(unread_lines(on_gpu()))
 
 
 def test_energy_that_the_driver_does_not_tell_is_unknown() -> None:

@@ -11,9 +11,9 @@ from made_up import MACHINE, SLOT
 
 from farm.gpu_cohort import GpuSide
 from farm.gpu_guards import GPU_ADVICE, GpuDisturbance, GpuWatch, OwnProcesses, gpu_taint_reasons
-from farm.gpus import GpuMeter, cpus_of, find_gpus, identify, throttle_names
+from farm.gpus import GpuMeter, cpus_of, find_gpus, identify, throttle_names, visible_to_cuda
 from farm.guards import advice
-from farm.slots import Node, near, slots_of
+from farm.slots import Node, near, shares_of_gpus, slots_of
 
 POWER, IDLE, SET_BY_SOMEBODY, HOT = (
     pynvml.nvmlClocksEventReasonSwPowerCap,
@@ -31,10 +31,37 @@ def test_gpus_are_described_and_the_library_is_closed_again() -> None:
     assert (second.uuid, why, library.open) == ("GPU-b", "", 0)
 
 
-@pytest.mark.parametrize(("visible", "found"), [("1", ["GPU-b"]), ("GPU-b,GPU-a", ["GPU-b", "GPU-a"]), ("", None)])
-def test_only_what_cuda_may_see_is_there(visible: str, found: list[str] | None) -> None:
-    gpus, _ = find_gpus(FakeNvml(*TWO), visible)
-    assert [gpu.uuid for gpu in gpus] == (found or ["GPU-a", "GPU-b"])
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [("1", ["GPU-b"]), ("GPU-b,GPU-a", ["GPU-b", "GPU-a"]), ("1,-1,0", ["GPU-b"]), (None, ["GPU-a", "GPU-b"])],
+)
+def test_only_what_cuda_may_see_is_there(visible: str | None, found: list[str]) -> None:
+    gpus, why = find_gpus(FakeNvml(*TWO), visible)
+    assert [gpu.uuid for gpu in gpus] == found
+    assert not why
+
+
+@pytest.mark.parametrize(
+    ("visible", "reason"),
+    [
+        ("", "CUDA_VISIBLE_DEVICES is empty, which hides every GPU"),
+        ("-1", "CUDA_VISIBLE_DEVICES=-1 hides every GPU: it begins with none of the driver's 2"),
+        ("GPU-gone,0", "CUDA_VISIBLE_DEVICES=GPU-gone,0 hides every GPU"),
+        ("MIG-4c1e", "CUDA_VISIBLE_DEVICES=MIG-4c1e is a part of a GPU"),
+    ],
+)
+def test_where_cuda_may_see_none_it_is_said_why(visible: str, reason: str) -> None:
+    gpus, why = find_gpus(FakeNvml(*TWO), visible)
+    assert gpus == ()
+    assert reason in why
+
+
+def test_what_ray_hides_from_work_without_a_gpu_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
+    assert visible_to_cuda() == ""
+    monkeypatch.setenv("RAY_RAYLET_PID", "7")
+    assert visible_to_cuda() is None
 
 
 def test_without_a_driver_there_are_none_and_the_driver_says_why() -> None:
@@ -73,6 +100,17 @@ def test_a_gpu_that_is_near_none_of_the_cores_gets_them_all(near_cpus: tuple[int
     assert near(replace(gpu, near_cpus=near_cpus), (0, 1)) == (0, 1)
 
 
+def test_gpus_that_measure_at_the_same_time_share_the_cores_on_their_own_side() -> None:
+    cores = tuple(range(8))
+    gpus, _ = find_gpus(FakeNvml(*(Board(affinity=(mask,)) for mask in (0xF0, 0x0F, 0xF0))))
+    assert shares_of_gpus(gpus, cores) == [(4, 5), (0, 1, 2, 3), (6, 7)]
+    machine = replace(MACHINE, usable_cpus=cores, smt_siblings=tuple((core,) for core in cores), gpu_devices=gpus)
+    slots = slots_of(Node("node", 8.0, 3.0, replace(machine, gpus=("a",) * 3)), ["cuda"], "use", "slot")
+    assert [slot.cores for slot in slots] == [(4, 5), (1, 2, 3), (6, 7)]  # the first core keeps house
+    untold = [replace(gpus[0], near_cpus=()), gpus[1]]
+    assert shares_of_gpus(untold, cores) == [(0, 1, 2, 3), (4, 5, 6, 7)]
+
+
 # Readings
 
 
@@ -100,6 +138,11 @@ def test_a_missing_permission_leaves_one_reading_unknown_and_no_other(function: 
     read = GpuMeter("GPU-0", FakeNvml(Board(), refused={function: PERMISSION})).read()
     assert getattr(read, field) is None
     assert read.memory_used_bytes == 1_000_000_000
+
+
+def test_an_old_driver_lists_processes_in_its_own_way() -> None:
+    refused = {"nvmlDeviceGetComputeRunningProcesses": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
+    assert GpuMeter("GPU-0", FakeNvml(Board(processes=[7]), refused=refused)).read().processes == (7,)
 
 
 def test_the_default_clock_is_the_highest_where_a_board_has_no_default() -> None:
@@ -194,6 +237,20 @@ def test_a_turn_is_judged_by_its_middle_and_counted_over_its_whole() -> None:
     seen, reasons = side.after_turn()
     assert (seen["gpu_sm_mhz"], seen["gpu_throttle"], seen["gpu_energy_j"]) == (900, ("power-cap",), 30.0)
     assert reasons == ("gpu-throttled", "gpu-clock", "gpu-errors")
+
+
+def test_amid_a_turn_only_the_clock_is_asked_for_and_processes_are_those_around_it() -> None:
+    board = Board()
+    library = FakeNvml(board)
+    watch = GpuWatch(GpuMeter("GPU-0", library))
+    side = GpuSide(replace(SLOT, gpu="x"), lambda _: watch)
+    side.before_turn()
+    library.asked.clear()
+    side.amid_turn(0.0)
+    assert library.asked == ["nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetClockInfo"]
+    board.processes = [99]
+    seen, reasons = side.after_turn()
+    assert (seen["gpu_foreign"], reasons) == (1, ("gpu-foreign",))
 
 
 def test_what_a_cell_takes_of_a_gpus_memory_is_by_how_much_its_use_grew() -> None:

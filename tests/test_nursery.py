@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
-from made_up import MODEL
+from made_up import GPU_SLOT, MODEL, SLOT
 
 from farm.nursery import Nursery, ProcessDiedError, Resident, TooLateError
-from farm.records import Cell, Workload
+from farm.records import Cell, Slot, Workload
+from farm.residents import Residents
 
 CORES = sorted(os.sched_getaffinity(0))[:1]
 WORKLOAD = Workload("cpu", 1, 1, 8)
@@ -53,6 +55,35 @@ def _gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_an_ended_process_can_be_waited_for(nursery: Nursery, tmp_path: Path) -> None:
+    resident = _loaded(nursery, tmp_path, "control-null")
+    os.kill(resident.pid, signal.SIGSTOP)
+    resident.kill()
+    resident.wait_until_gone(15)
+    assert not psutil.pid_exists(resident.pid)
+    began = time.monotonic()
+    Resident(os.getpid(), tmp_path, resident.line).wait_until_gone(0.05)
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(("slot", "waits"), [(SLOT, 0), (GPU_SLOT, 1)])
+def test_on_a_gpu_nobody_comes_before_the_last_one_has_gone(
+    slot: Slot, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(Resident, "kill", lambda _: None)
+    monkeypatch.setattr(Resident, "wait_until_gone", lambda _, timeout_s: waited.append(timeout_s))
+    residents = Residents(slot)
+    residents._living["cell"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
+    residents._living["other"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
+    residents.kill("cell")
+    assert waited == []
+    residents.fork(SimpleNamespace(fork=lambda *_: Resident(0, Path("log"), None)), "cell", "next")  # type: ignore[arg-type]
+    assert len(waited) == waits
+    residents.close()
+    assert len(waited) == 3 * waits
+
+
 def test_every_resident_is_a_process_of_its_own_on_the_slots_cores(nursery: Nursery, tmp_path: Path) -> None:
     residents = [nursery.fork("cell", tmp_path / f"{number}.log") for number in range(3)]
     pids = {resident.pid for resident in residents}
@@ -65,24 +96,6 @@ def test_threads_and_devices_are_settled_before_anything_is_imported(nursery: Nu
     environment = psutil.Process(resident.pid).environ()
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "1"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
-    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
-    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
-
-
-def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
-    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
-    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
-
-
-def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:
-    resident = nursery.fork("cell", tmp_path / "a.log", temporary=tmp_path / "a")
-    resident.call("import_runtime", "control-null", MODEL, timeout_s=ANSWER_S)
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_cell_puts_temporary_files_in_the_folder_it_was_given(nursery: Nursery, tmp_path: Path) -> None:

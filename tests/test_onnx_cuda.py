@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from fake_cuda import FakeCuda
 from onnx import TensorProto
 
-from farm.errors import ProofFailedError
+from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks.artifacts import prepare_artifact
 from tasks.method import Arrays, find_method
 from tasks.models import resolve_model
-from tasks.onnx_cuda import TENSORRT, CudaSessionOptions, Placement, open_cuda_session
+from tasks.onnx_cuda import REPLAY_WAITS, TENSORRT, CudaSessionOptions, Placement, open_cuda_session
+from tasks.onnx_fp16 import OnnxRuntimeTensorRt
 from tasks.onnx_graphs import GRAPH, load_facts
 from tasks.progress import SilentProgress
 
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.real
 
 ON_CPU = Placement("CPUExecutionProvider", device_type="cpu")
 SHAPE = (2, 12)
+ENGINE = "TensorrtExecutionProvider_TRTKernel_graph_0_sm90.engine"
 FP16 = ("onnxruntime-fp16", "onnxruntime-fp16-pruned", "onnxruntime-fp16-tensorrt")
 
 
@@ -48,12 +51,21 @@ class Bench:
         )
 
 
+def build_engine(_method: OnnxRuntimeTensorRt, workload: Workload, folder: Path) -> Any:
+    """What TensorRT does: the engine of the graph, unless it is there."""
+    assert workload.options == {} or (folder / ENGINE).exists()
+    if not (folder / ENGINE).exists():
+        (folder / ENGINE).write_bytes(b"plan")
+    return lambda inputs: {"logits": np.zeros((len(inputs["input_ids"]), 2))}
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     from small_models import VOCABULARY, save_model
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FARM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(OnnxRuntimeTensorRt, "_session", build_engine)
         model = resolve_model(str(save_model(tmp_path_factory.mktemp("model"))), SilentProgress())
         ids = np.random.default_rng(0).integers(5, len(VOCABULARY), SHAPE)
         mask = np.ones_like(ids)
@@ -86,6 +98,27 @@ def test_a_graph_for_a_gpu_is_in_fp16_and_answers_what_fp32_answers(
     assert np.abs(expected[0] - expected[1]).max() > 0.05  # the inputs matter
 
 
+def test_the_engine_of_onnx_runtimes_tensorrt_is_prepared_with_the_graph_and_never_built_in_a_cell(
+    bench: Bench, tmp_path: Path
+) -> None:
+    method = find_method("onnxruntime-fp16-tensorrt")
+    prepared = shutil.copytree(bench.folder(method.id), tmp_path / "artifact")
+    assert method.prepares_alone
+    assert {ENGINE, GRAPH} <= {path.name for path in prepared.iterdir()}
+    method.load(bench.model, bench.workload, prepared)
+    (prepared / ENGINE).unlink()
+    with pytest.raises(ProofFailedError, match="built an engine anew while the cell loaded"):
+        method.load(bench.model, bench.workload, prepared)
+
+
+def test_an_engine_serves_one_kind_of_gpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = find_method("onnxruntime-fp16-tensorrt")
+    monkeypatch.setattr("tasks.onnx_fp16.gpu_names", lambda: ("Made Up H200",))
+    first = method.depends_on(bench.workload)
+    monkeypatch.setattr("tasks.onnx_fp16.gpu_names", lambda: ("Another",))
+    assert method.depends_on(bench.workload) != first
+
+
 def test_pruning_is_noted_with_what_it_left(bench: Bench) -> None:
     facts = load_facts(bench.folder("onnxruntime-fp16-pruned"))
     assert facts.pruning is not None
@@ -106,6 +139,13 @@ def test_a_bound_session_answers_call_after_call_and_proves_it(bench: Bench, exp
     assert proof["copying_nodes"] == {}
     assert proof["fused_nodes"]["Attention"] == 2
     assert call.device_clock.collect() > 0
+    assert REPLAY_WAITS not in proof["remarks"]
+
+
+def test_the_time_on_the_gpu_of_a_replayed_session_comes_with_a_remark(bench: Bench) -> None:
+    call = bench.open(bench.folder("onnxruntime-fp32"))
+    call._cuda_graph = True
+    assert REPLAY_WAITS in call.proof()["remarks"]
 
 
 def test_at_a_fixed_shape_no_arithmetic_on_shapes_is_left_that_would_run_on_the_cpu(bench: Bench) -> None:
@@ -133,6 +173,33 @@ def test_a_provider_that_does_not_start_is_no_reason_to_run_elsewhere(bench: Ben
         )
 
 
+def test_a_cuda_graph_is_an_option_of_every_session_on_a_gpu_and_of_none_on_a_cpu(bench: Bench) -> None:
+    method = find_method("onnxruntime-fp32")
+    assert method.Options(cuda_graph=True).cuda_graph
+    on_cpu = Workload("cpu", 1, *SHAPE, {"cuda_graph": True})
+    with pytest.raises(MethodUnsupportedError, match="cuda_graph is an option on a GPU"):
+        method.load(bench.model, on_cpu, bench.folder(method.id))
+
+
+def test_settings_that_a_provider_refuses_are_an_error_and_not_a_session_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    create, tried = onnxruntime.InferenceSession._create_inference_session, []
+
+    def refuse_first(session: Any, *given: Any) -> None:
+        tried.append(given)
+        if len(tried) == 1:
+            raise RuntimeError("the value for the key 'trt_engine_cache_enable' should be 'True' or 'False'")
+        create(session, *given)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", refuse_first)
+    with pytest.raises(FarmError, match=r"cannot make a session on its .*: the value .* should be 'True' or 'False'"):
+        bench.open(bench.folder("onnxruntime-fp32"))
+    assert len(tried) == 1
+
+
 def test_fp32_is_never_rounded_to_tf32_unasked_and_graphs_are_captured_only_when_asked() -> None:
     (name, settings), cpu = Placement().providers(stream=7, cuda_graph=True)
     assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -143,6 +210,12 @@ def test_fp32_is_never_rounded_to_tf32_unasked_and_graphs_are_captured_only_when
 
 
 def test_tensorrt_takes_the_graph_before_cuda_does() -> None:
-    (first, asked), (second, _), _ = Placement(TENSORRT, {"trt_engine_cache_enable": "1"}).providers(3, cuda_graph=True)
+    (first, asked), (second, _), _ = Placement(TENSORRT, {"any": "setting"}).providers(3, cuda_graph=True)
     assert (first, second) == (TENSORRT, "CUDAExecutionProvider")
-    assert asked["trt_engine_cache_enable"] == asked["trt_cuda_graph_enable"] == "1"
+    assert asked["any"] == "setting"
+
+
+@pytest.mark.parametrize(("asked", "word"), [(True, "True"), (False, "False")])
+def test_tensorrts_switches_are_words(asked: bool, word: str) -> None:
+    (_, settings), _, _ = Placement(TENSORRT).providers(3, cuda_graph=asked)
+    assert settings["trt_cuda_graph_enable"] == word

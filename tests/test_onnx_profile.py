@@ -97,18 +97,24 @@ def test_the_int8_share_is_weighted_by_multiply_adds() -> None:
     assert int8_share({}) == 0.0
 
 
-@pytest.mark.parametrize("span_first", [True, False])
-def test_the_kernels_of_the_first_call_are_read_and_nothing_else(span_first: bool) -> None:
+def test_a_node_that_ran_several_times_counts_once() -> None:
+    """A call that captures a CUDA graph warms up, captures and runs."""
     node = _node("MatMul", [{"float": [1, 7, 24]}], [{"float": [1, 7, 48]}])
-    events: list[dict[str, Any]] = []
-    for start_us in (100, 200):
-        span = {"cat": "Session", "name": "model_run", "args": {}, "ts": start_us, "dur": 50}
-        inside = {"cat": "Node", "ts": start_us + 10, "dur": 5}
-        within = [
-            inside | {"name": "product_fence_before", "args": {"op_name": "MatMul"}},
-            inside | {"name": "product_kernel_time", "args": node},
-        ]
-        events += [span, *within] if span_first else [*within, span]
+    once = [
+        {"cat": "Node", "name": f"{name}_kernel_time", "args": node | {"node_index": index}}
+        for index, name in (("3", "product"), ("4", "product"), ("5", "other"))
+    ]
+    read = read_profile(BytesIO(json.dumps(once * 3).encode()))
+    assert multiply_adds(read) == {"weights:float32": 3 * 7 * 24 * 48}
+
+
+def test_kernels_are_read_and_nothing_else() -> None:
+    node = _node("MatMul", [{"float": [1, 7, 24]}], [{"float": [1, 7, 48]}])
+    events = [
+        {"cat": "Session", "name": "model_run", "args": {}},
+        {"cat": "Node", "name": "product_fence_before", "args": {"op_name": "MatMul"}},
+        {"cat": "Node", "name": "product_kernel_time", "args": node},
+    ]
     read = read_profile(BytesIO(json.dumps(events).encode()))
     assert [(each.operator, each.provider, len(each.products)) for each in read] == [
         ("MatMul", "CPUExecutionProvider", 1)

@@ -14,15 +14,18 @@ from typing import Any
 import pandas as pd
 import pytest
 from control_suites import new_place
-from made_up import plan_of
+from made_up import MODEL, plan_of
 
 from farm import selfcheck
+from farm.errors import RequestError
 from farm.events import Event, Notice, ReplicaDone, RoundDone, RunBegan, Step
-from farm.records import Cohort
+from farm.machine import describe_machine
+from farm.records import Cohort, Workload
 from farm.selfcheck import KNOWN, StageProgress
 from farm.stopping import LEAST_ROUNDS
 from tasks.control_model import LENGTH, write_control_model, write_control_texts
 from tasks.inputs import build_inputs
+from tasks.method import find_method
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
@@ -34,6 +37,29 @@ def test_the_control_model_is_a_model_with_inputs(tmp_path: Path) -> None:
     texts = pd.read_csv(write_control_texts(tmp_path / "texts.csv"))["text"].tolist()
     (inputs,) = build_inputs(model, texts, length=LENGTH, batch_size=1, kind="full", count=1)
     assert inputs["attention_mask"].sum() == LENGTH
+
+
+def test_on_a_gpu_the_same_ratios_are_of_work_that_keeps_it_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    suite = selfcheck.known_suite(tmp_path, "blocked", "cuda")
+    assert suite.devices == ("cuda",)
+    spun: list[int] = []
+    monkeypatch.setattr(torch.cuda, "_sleep", spun.append)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    for entry in suite.methods:
+        workload = Workload("cuda", 1, 1, LENGTH, entry.options)
+        find_method(entry.method).load(MODEL, workload, tmp_path)({})
+    assert [cycles / spun[0] for cycles in spun] == [1.0, 1.02, 1.05, 1.2]
+
+
+def test_a_check_of_a_gpu_that_is_not_there_says_what_is_missing(tmp_path: Path) -> None:
+    if describe_machine().gpus:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RequestError, match="no node has a CUDA GPU"):
+        selfcheck.check(device="cuda", keep=tmp_path / "results")
 
 
 class Heard:

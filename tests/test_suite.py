@@ -50,7 +50,7 @@ def test_an_unknown_key_inside_another_is_named_with_its_place() -> None:
 
 def test_an_unknown_option_is_named_with_those_the_method_knows() -> None:
     message = _refusal(methods=["pytorch", {"method": "onnxruntime", "options": {"spining": False}}])
-    assert "'onnxruntime' has no option 'spining' (it knows spinning, arena, dynamic_block_base)" in message
+    assert "'onnxruntime' has no option 'spining' (it knows spinning, arena, dynamic_block_base, cuda_graph)" in message
 
 
 def test_an_option_of_the_wrong_type_is_named() -> None:

@@ -23,9 +23,17 @@ class CheckEffort(StrEnum):
     standard = "standard"
 
 
+class CheckDevice(StrEnum):
+    """What a self-check keeps busy."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 @app.command()
 def selfcheck(
     effort: Annotated[CheckEffort, typer.Option("--effort", help="Two minutes, or about four.")] = CheckEffort.quick,
+    device: Annotated[CheckDevice, typer.Option("--device", help="What to measure on.")] = CheckDevice.cpu,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="FOLDER", help="Keep the results there.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; the verdict at the end.")] = False,
 ) -> int:
@@ -36,6 +44,6 @@ def selfcheck(
     kept = f"what was measured is in {keep}" if keep else "nothing is kept"
     left = f"no verdict; {kept}. The same command starts over"
     with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
-        checked = check(AMOUNTS[effort.value], keep=keep, listener=screen)
+        checked = check(AMOUNTS[effort.value], device=device.value, keep=keep, listener=screen)
     make_console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
     return DONE if checked.honest else SOME_FAILED
