@@ -114,7 +114,8 @@ def test_a_damaged_object_is_named_left_out_and_can_be_measured_again(store: Sto
 
     assert list(store.published(RUN)) == list(store.quick_parts(RUN)) == [("c1", 0)]
     assert [each.path for each in store.damaged(RUN)] == [each.path for each in store.quick_damaged(RUN)] == [part]
-    assert store.set_aside(part).name == "_c1-1.parquet.damaged"
+    aside = store.set_aside(part)
+    assert aside is not None and aside.name == "_c1-1.parquet.damaged"
     assert store.damaged(RUN) == []
     assert store.publish_replica(RUN, "c1", 1, rows_of(1))
     assert list(store.published(RUN)) == [("c1", 0), ("c1", 1)]
