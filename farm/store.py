@@ -11,7 +11,7 @@ reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -234,6 +234,11 @@ class Store:
     def write_log(self, run: str, name: str, content: bytes) -> None:
         """Put a log of a run in place, whole."""
         self._folder.replace(self.root / "logs" / run / name, content)
+
+    def logs(self, run: str) -> Iterator[tuple[str, bytes]]:
+        """The logs of a run by name, each read when it is asked for."""
+        for entry in self._folder.files(f"logs/{run}", ".jsonl"):
+            yield entry.place.name, self._folder.read(entry.place)
 
     def write_speedups(self, run: str, table: pa.Table) -> Place:
         """Put a run's derived speedups in place of the former ones, in one step; their path."""

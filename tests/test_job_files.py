@@ -97,6 +97,16 @@ def test_a_run_comes_home_byte_for_byte(source: Store, tmp_path: Path) -> None:
     assert Store(home).part_path(RUN, "cpu-b1-l64", 0).read_bytes() == part.read_bytes()  # type: ignore[union-attr]
 
 
+def test_the_logs_of_a_run_come_home_and_grow_there(source: Store, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    for content in (b"one\n", b"one\ntwo\n"):
+        source.write_log(RUN, "start-head-1.jsonl", content)
+        source.write_log("another-run", "start-head-1.jsonl", b"")
+        unpack(lines_of(str(source.root), RUN, at_home(home, RUN)), home, RUN)
+        (log,) = (tmp_path / "home" / "logs").rglob("*.jsonl")
+        assert (log.parent.name, log.read_bytes()) == (RUN, content)
+
+
 def test_much_comes_home_in_several_deliveries_and_nothing_twice(
     source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +127,9 @@ def test_much_comes_home_in_several_deliveries_and_nothing_twice(
 def test_a_line_that_was_cut_or_changed_is_refused(source: Store, tmp_path: Path) -> None:
     line = next(lines_of(str(source.root), RUN, ()))
     mark, name, sha256, data = line.split()
-    for wrong in (f"{mark} {name} {sha256} {data[:-8]}", f"{mark} {name} {'0' * 64} {data}"):
+    wrongs = [f"{mark} {name} {sha256} {data[:-8]}", f"{mark} {name} {'0' * 64} {data}"]
+    wrongs += [line[:length] for length in (len(mark) + 1, len(mark) + len(name) + 1, line.index(data) - 9, -1, -2, -3)]
+    for wrong in wrongs:
         with pytest.raises(ResultsError, match="did not arrive"):
             unpack([wrong], str(tmp_path / "home"), RUN)
     assert Store(tmp_path / "home").measured_runs() == []
