@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from measured import RUN, run_record, simulated_cohort
+from ray.job_submission import JobDetails, JobStatus
 
-from farm import delivery, speedups
+from farm import delivery, speedups, staging
 from farm.delivery import at_home, lines_of, unpack
-from farm.errors import RequestError, ResultsError
+from farm.errors import FarmError, RequestError, ResultsError
 from farm.staging import SUITE_FILE, staged
 from farm.store import Store
-from farm.submit import _Lines
+from farm.submit import Jobs, _Lines
 from farm.suite import Suite, load_suite, parse_suite
 
 
@@ -54,6 +56,97 @@ def test_what_is_no_local_file_keeps_its_name(tmp_path: Path, monkeypatch: pytes
     for name in ("demo", "somebody/some-model"):
         with staged(suite_with(model=name)) as folder:
             assert load_suite(str(folder / SUITE_FILE)).model == name
+
+
+def test_more_than_ray_takes_is_refused_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, texts = tmp_path / "my-model", tmp_path / "texts.csv"
+    model.mkdir()
+    with (model / "model.safetensors").open("wb") as file:
+        file.truncate(staging.MOST_BYTES)
+    texts.write_text("text,label\n")
+    monkeypatch.setattr("shutil.copyfile", lambda *_: pytest.fail("was copied"))
+    monkeypatch.setattr("shutil.copytree", lambda *_, **__: pytest.fail("was copied"))
+    monkeypatch.setattr(staging, "stage_code", lambda _: None)
+    (model / "config.json").write_text("{}")
+    suite = suite_with(model=str(model), accuracy={"dataset": str(texts)})
+    with pytest.raises(RequestError, match="480 MiB are too much to send along.*head node"), staged(suite):
+        pass
+
+
+class FlakyClient:
+    """A job server that loses every second connection."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.sent: list[str] = []
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.asked % 2:
+            raise ConnectionError("Failed to connect to Ray\nat all")
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "one\n"
+
+    def list_jobs(self) -> list[object]:
+        self._answer()
+        return [JobDetails(type="SUBMISSION", submission_id="job-1", status="SUCCEEDED", entrypoint="")]
+
+    def get_job_logs(self, job: str) -> str:
+        return "one\ntwo\n"
+
+    def submit_job(self, **about: object) -> None:
+        self.sent.append(str(about["submission_id"]))
+
+    def get_job_status(self, job: str) -> JobStatus:
+        self._answer()
+        return JobStatus.SUCCEEDED
+
+    def delete_job(self, job: str) -> None:
+        raise RuntimeError("busy")
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> tuple[Jobs, FlakyClient]:
+    client = FlakyClient()
+    monkeypatch.setattr("farm.submit._connect", lambda _: client)
+    monkeypatch.setattr("farm.submit.POLL_S", 0.0)
+    return Jobs("http://head:8265"), client
+
+
+def test_a_line_that_is_bad_for_a_moment_does_not_end_following(flaky: tuple[Jobs, FlakyClient]) -> None:
+    lines: list[str] = []
+    silences: list[str] = []
+    assert flaky[0].follow("job-1", lines.append, silences.append).status == "SUCCEEDED"
+    assert lines == ["one", "two"]
+    (silence,) = silences
+    assert "Failed to connect to Ray" in silence
+
+
+def test_a_job_that_is_not_there_is_refused_at_once(flaky: tuple[Jobs, FlakyClient]) -> None:
+    with pytest.raises(RequestError, match="no job job-2"):
+        flaky[0].follow("job-2", lambda _: None, lambda _: None)
+
+
+def test_a_line_that_is_bad_for_a_moment_does_not_keep_results_away(
+    flaky: tuple[Jobs, FlakyClient], tmp_path: Path
+) -> None:
+    flaky[0].bring_home(RUN, str(tmp_path))
+    assert len(flaky[1].sent) == 1
+
+
+def test_a_cluster_that_is_gone_when_results_are_to_come_home_is_one_line(
+    flaky: tuple[Jobs, FlakyClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray")
+
+    monkeypatch.setattr(flaky[1], "submit_job", gone)
+    with pytest.raises(FarmError, match="did not come home.*Failed to connect") as told:
+        flaky[0].bring_home(RUN, str(tmp_path))
+    assert not isinstance(told.value, RequestError)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
