@@ -22,8 +22,8 @@ DISTRIBUTION = "inference-farm"
 BUILT_IN = "demo"
 """Model and texts of this name come with the farm, whatever lies in the current folder."""
 
-MOST_BYTES = 480 * 2**20
-"""What may travel along: Ray takes a job's files up to 512 MiB, packed with the code; weights hardly get smaller."""
+MOST_BYTES = 96 * 2**20
+"""What may travel along: Ray's dashboard takes a package of 100 MiB, code included; weights hardly get smaller in it."""
 
 _CODE = ("*.py", "*.yaml", "py.typed")
 
