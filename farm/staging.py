@@ -23,7 +23,7 @@ BUILT_IN = "demo"
 """Model and texts of this name come with the farm, whatever lies in the current folder."""
 
 MOST_BYTES = 96 * 2**20
-"""What may travel along: Ray's dashboard takes a package of 100 MiB, code included; weights hardly get smaller in it."""
+"""What may travel along: Ray's dashboard takes 100 MiB at once, code included; packing hardly makes weights smaller."""
 
 _CODE = ("*.py", "*.yaml", "py.typed")
 

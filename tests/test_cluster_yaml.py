@@ -54,3 +54,5 @@ def test_every_kind_of_worker_has_a_label_that_a_suite_can_name(cluster: dict[st
 def test_every_node_shows_a_token(cluster: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in cluster["file_mounts"].values()
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
+    # Without the extra for GPUs, ONNX Runtime is refused on the GPU worker.
+    assert any("inference-farm[cpu,gpu,s3]" in command for command in cluster["setup_commands"])
