@@ -207,8 +207,9 @@ class StoreLedger:
 
     def _forget(self, cohort: Cohort) -> None:
         """No decision needs a complete cohort any more."""
-        for kept in (self._measured, self._ratios, self._earlier):
-            kept.pop(cohort.cohort, None)  # type: ignore[attr-defined]
+        self._measured.pop(cohort.cohort, None)
+        self._ratios.pop(cohort.cohort, None)
+        self._earlier.pop(cohort.cohort, None)
 
 
 def _turns(log: ReplicaLog) -> tuple[int, int]:
