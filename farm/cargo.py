@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,9 @@ from farm.errors import FarmError
 
 CHUNK_BYTES = 64 * 2**20
 """Files travel in pieces, so that a node's object store need not hold a model whole."""
+
+LEFT_S = 3600.0
+"""After this long nobody writes any more into a folder that is not in its place: who did was killed."""
 
 Files = Mapping[str, tuple[int, str]]
 """By name within the folder: size in bytes and SHA-256."""
@@ -75,6 +80,9 @@ class Receiver:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
+        for left in self._folder.parent.glob(f".{self._folder.name}.*"):
+            if time.time() - _last_written_s(left) > LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
         self._made = self._folder.with_name(f".{self._folder.name}.{uuid.uuid4().hex[:8]}")
 
     def take(self, name: str, piece: bytes) -> None:
@@ -116,6 +124,13 @@ def has(folder: str, files: Files) -> bool:
         (path / name).is_file() and (path / name).stat().st_size == size for name, size in sizes.items()
     )
     return same_size and {name: each for name, each in describe(path).items() if name in files} == dict(files)
+
+
+def _last_written_s(folder: Path) -> float:
+    """When anything in a folder was written last; infinite where somebody else is removing it."""
+    with contextlib.suppress(FileNotFoundError):
+        return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
+    return math.inf
 
 
 def _failed(ended: asyncio.Future[None]) -> bool:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 LOCK_NAME = "inference-farm"
@@ -45,11 +46,26 @@ class CoreClaim:
         return () if self._whole_machine else self._cores
 
     def _lock(self, name: str, kind: int) -> bool:
-        # Read-only: another user's farm made the file, and only needs to be excluded.
-        descriptor = os.open(Path(tempfile.gettempdir()) / name, os.O_RDONLY | os.O_CREAT, 0o644)
+        descriptor = _open(Path(tempfile.gettempdir()) / name)
         self._held.append(descriptor)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+
+def _open(path: Path) -> int:
+    """Open a lock file to read: another user's farm may have made it, and only needs to be excluded.
+
+    It is made only where it is not there: the kernel refuses to open another user's file in a shared folder with
+    O_CREAT (fs.protected_regular).
+    """
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            with suppress(FileExistsError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL)
+                os.fchmod(descriptor, 0o644)  # whatever this user's umask is
+                return descriptor

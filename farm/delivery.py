@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,12 +73,18 @@ def unpack(lines: Iterable[str], results: str, run: str) -> Unpacked:
 
 
 def _take(folder: Folder[Any], run: str, line: str) -> str:
-    name, sha256, encoded = line.removeprefix(MARK).split()
+    name, _, rest = line.removeprefix(MARK).partition(" ")
+    sha256, _, encoded = rest.strip().partition(" ")
     kind = next((kind for kind in _kinds(run) if _holds(kind, name)), None)
-    content = base64.b64decode(encoded)
-    if kind is None or hashlib.sha256(content).hexdigest() != sha256:
-        raise ResultsError(f"{name} did not arrive as it was sent; attach to the job again to bring it home")
-    if kind.replaced:
+    with suppress(ValueError):  # not base64: the line was cut
+        content = base64.b64decode(encoded)
+        if kind is not None and hashlib.sha256(content).hexdigest() == sha256:
+            return _put(folder, name, content, kind.replaced)
+    raise ResultsError(f"{name} did not arrive as it was sent; attach to the job again to bring it home")
+
+
+def _put(folder: Folder[Any], name: str, content: bytes, replaced: bool) -> str:
+    if replaced:
         folder.replace(folder.root / name, content)
     else:
         folder.create_exclusively(folder.root / name, content)
@@ -88,6 +95,7 @@ def _kinds(run: str) -> tuple[_Kind, ...]:
     return (
         _Kind(f"measurements/{run}", ".parquet", replaced=False),
         _Kind("speedups", ".parquet", replaced=True),
+        _Kind(f"logs/{run}", ".jsonl", replaced=True),
         _Kind("runs", ".json", replaced=True),  # last: a run that is listed at home has its measurements there
     )
 
@@ -95,7 +103,7 @@ def _kinds(run: str) -> tuple[_Kind, ...]:
 def _files(folder: Folder[Any], run: str) -> Iterator[tuple[str, Any, _Kind]]:
     for kind in _kinds(run):
         for entry in folder.files(kind.below, kind.suffix):
-            if not kind.replaced or entry.place.stem == run:
+            if kind.below.endswith(f"/{run}") or entry.place.stem == run:
                 yield f"{kind.below}/{entry.place.name}", entry.place, kind
 
 

@@ -16,7 +16,7 @@ from farm.errors import FarmError, RequestError
 from farm.events import Listener, Notice, RunBegan, Silent, StepReporter
 from farm.folders import Place
 from farm.hardware import takes_every_class
-from farm.ledger import StoreLedger
+from farm.ledger import CLUSTER_PATIENCE_S, PATIENCE_S, StoreLedger
 from farm.logbook import Logbook, logged
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
@@ -71,11 +71,12 @@ def run_suite(
             check_calibration(suite, model, [describe_machine()], listener)
         if not elsewhere:
             ends.enter_context(slots.connected(address))
-        cluster = RayCluster(bench, shared=address is not None)
+        shared = address is not None
+        cluster = RayCluster(bench, shared)
         found = cluster.first_slots()
         machines = list(cluster.machines.values())
         resolve_devices(suite, machines)
-        if address is not None:
+        if shared:
             check_calibration(suite, model, machines, listener)
         plan = make_plan(suite, model, found, cluster.machines)
         texts = bench.evaluation.sha256 if bench.evaluation else None
@@ -85,7 +86,7 @@ def run_suite(
             _tell(plan, opened, book)
             set_damaged_aside(store, opened.record.run, book)
             try:
-                asyncio.run(_measure(store, bench, plan, opened, cluster, backwards=bool(book.others)))
+                asyncio.run(_measure(store, bench, plan, opened, cluster, shared=shared, backwards=bool(book.others)))
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
     table = speedups.rebuild(store, opened.record.run)
@@ -107,7 +108,7 @@ def _tell(plan: Plan, opened: OpenRun, book: Logbook) -> None:
 
 
 async def _measure(
-    store: Store, bench: Bench, plan: Plan, opened: OpenRun, cluster: RayCluster, *, backwards: bool
+    store: Store, bench: Bench, plan: Plan, opened: OpenRun, cluster: RayCluster, *, shared: bool, backwards: bool
 ) -> None:
     """Let a crew measure what is not published yet."""
     # A polite request to end (from `timeout`, a batch system, a shutdown) is treated like Ctrl-C.
@@ -119,7 +120,7 @@ async def _measure(
         *(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment),
         architecture=read_architecture(plan.model),
     )
-    ledger = StoreLedger(store, bench, identity)
+    ledger = StoreLedger(store, bench, identity, CLUSTER_PATIENCE_S if shared else PATIENCE_S)
     schedule = Schedule(plan.cohorts, bench.effort.replicas, done=ledger.before, backwards=backwards)
     ledger.decide(plan.cohorts, schedule)
     bench.plan_for(plan.cohorts)

@@ -60,7 +60,10 @@ class Folder(Protocol[P]):
         """Put content in place of what was there, in one step."""
 
     def set_aside(self, place: P) -> P:
-        """Rename a file to `_<name>.damaged` (or `.damaged2`, ...), overwriting nothing; the new path."""
+        """Rename a file to `_<name>.damaged` (or `.damaged2`, ...), overwriting nothing; the new path.
+
+        FileNotFoundError where it is not there any more.
+        """
 
     def for_arrow(self, place: P) -> tuple[str, Any]:
         """A path and the pyarrow file system it is meant for."""
@@ -104,8 +107,7 @@ class LocalFolder:
         """The files directly in a folder of the root."""
         with _explained(self.root / below):
             found = [path for path in (self.root / below).glob(f"*{suffix}") if not is_hidden(path.name)]
-            stats = [path.stat() for path in found]
-        entries = [Entry(path, stat.st_size, str(stat.st_mtime_ns)) for path, stat in zip(found, stats, strict=True)]
+            entries = [entry for path in found if (entry := _entry(path))]
         return sorted(entries, key=lambda entry: entry.place.name)
 
     def folders(self, below: str) -> list[str]:
@@ -137,6 +139,15 @@ class LocalFolder:
         from pyarrow.fs import LocalFileSystem
 
         return str(place), LocalFileSystem()
+
+
+def _entry(path: Path) -> Entry | None:
+    """None where the file was moved away since its name was read."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return Entry(path, stat.st_size, str(stat.st_mtime_ns))
 
 
 @contextmanager

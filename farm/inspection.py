@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from farm.errors import ResultsError
-from farm.folders import Entry, Folder, Place
+from farm.folders import Folder, Place
 from farm.parts import ReplicaKey, UnsoundPartError, check_part, replicas_in
+from farm.patience import patiently
 
 CHECKED_PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -33,7 +35,11 @@ class Part:
 
 
 class Inspector:
-    """Looks at parts, at each one once: parts never change. Remembers them by their size and version."""
+    """Looks at parts, at each one once: parts never change. Remembers them by their size and version.
+
+    What cannot be read is not damaged: it is read again, and then ResultsError is raised and nothing remembered.
+    A part that somebody moved away since it was listed is none.
+    """
 
     def __init__(self, folder: Folder[Any]) -> None:
         self._folder = folder
@@ -49,30 +55,39 @@ class Inspector:
         return self._looked_at(run, self._footers, self._skim)
 
     def _looked_at(
-        self, run: str, known: dict[tuple[str, int, str], Part], look: Callable[[Entry], Part]
+        self, run: str, known: dict[tuple[str, int, str], Part], look: Callable[[Place], Part]
     ) -> list[Part]:
-        entries = self._folder.files(f"measurements/{run}", ".parquet")
-        keys = [(str(entry.place), entry.size_bytes, entry.version) for entry in entries]
-        new = [(key, entry) for key, entry in zip(keys, entries, strict=True) if key not in known]
-        known |= zip((key for key, _ in new), each(self._folder, look, [entry for _, entry in new]), strict=True)
-        return sorted((known[key] for key in keys), key=lambda part: (part.keys or [(part.path.name, -1)])[0])
+        entries = patiently(lambda: self._folder.files(f"measurements/{run}", ".parquet"))
+        keys = {(str(entry.place), entry.size_bytes, entry.version): entry for entry in entries}
 
-    def _read(self, entry: Entry) -> Part:
-        path = entry.place
+        def remember(key: tuple[str, int, str]) -> None:
+            with suppress(FileNotFoundError):
+                known[key] = patiently(lambda: look(keys[key].place))
+
+        each(self._folder, remember, [key for key in keys if key not in known])
+        there = [known[key] for key in keys if key in known]
+        return sorted(there, key=lambda part: (part.keys or [(part.path.name, -1)])[0])
+
+    def _read(self, path: Place) -> Part:
         try:
             return Part(path, check_part(self._folder.read(path), path.parent.name, path.name))
-        except (UnsoundPartError, ResultsError, OSError) as error:
+        except UnsoundPartError as error:
             return Part(path, why=str(error).splitlines()[0])
 
-    def _skim(self, entry: Entry) -> Part:
-        path = entry.place
+    def _skim(self, path: Place) -> Part:
         name, files = self._folder.for_arrow(path)
         try:
             fragment = CHECKED_PARQUET.make_fragment(name, files)
             metadata = fragment.physical_schema.metadata
             return Part(path, replicas_in(path.name, metadata), fragment=fragment)
-        except (UnsoundPartError, OSError, pa.ArrowException) as error:
+        except UnsoundPartError as error:
             return Part(path, why=str(error).splitlines()[0])
+        except (OSError, pa.ArrowException) as error:
+            # Arrow words a broken footer like a store that does not answer; the content tells which it was.
+            part = self._read(path)
+            if part.why is None:
+                raise ResultsError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
+            return part
 
 
 def each(folder: Folder[Any], look: Callable[[Any], T], things: Sequence[Any]) -> list[T]:

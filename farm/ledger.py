@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from itertools import chain, repeat
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 from farm import speedups, stats
 from farm.errors import FarmError, ResultsError
 from farm.events import Notice, ReplicaDone
+from farm.folders import Place
 from farm.records import Cohort
 from farm.replica import Bench
 from farm.rows import ReplicaLog, RunIdentity, build_rows
@@ -24,28 +27,46 @@ from farm.stopping import known_parts
 from farm.store import Store
 from farm.variance import VarianceParts
 
-PUBLISH_DELAYS_S = (0.5, 2.0, 5.0)
-"""Waits before a failed publication is tried again: a network folder that hiccups is back within seconds."""
+RETRY_DELAYS_S = (0.5, 2.0, 5.0, 15.0, 30.0)
+"""Waits before the results are tried again; the last one again and again."""
+
+PATIENCE_S = 10.0
+"""How long a folder may refuse: one on a network that hiccups is back within seconds, and a full disk is not."""
+
+CLUSTER_PATIENCE_S = 1800.0
+"""The same on a cluster, where giving up ends the work of every node: a store's outage is mostly over by then."""
+
+T = TypeVar("T")
 
 
 class StoreLedger:
-    """Publishes to a store. What later decisions need of unfinished cohorts is kept in memory: the store is read once,
-    when a run is continued, so that a replica costs the same however many there are."""
+    """Publishes to a store. Of unfinished cohorts what later decisions need is kept in memory, so that a replica costs
+    the same however many there are. Where a run is continued that is log ratios alone, until their cohort goes on."""
 
-    def __init__(self, store: Store, bench: Bench, identity: RunIdentity) -> None:
+    def __init__(self, store: Store, bench: Bench, identity: RunIdentity, patience_s: float = PATIENCE_S) -> None:
+        """After `patience_s` of a store that refuses, publishing gives up."""
         self._store = store
         self._bench = bench
         self._identity = identity
-        self.before = frozenset(store.published(identity.run))
+        self._patience_s = patience_s
+        published = store.published(identity.run)
+        self.before = frozenset(published)
         """What was published before this session, by cohort and replica."""
         self._same_within = speedups.same_within(store, identity.run)
         self._measured: defaultdict[str, list[pa.Table]] = defaultdict(list)
-        if self.before:
-            self._read_back()
+        self._ratios: dict[str, list[list[stats.FloatArray]]] = {}
+        self._earlier: defaultdict[str, list[Place]] = defaultdict(list)
+        for (cohort, _), place in published.items():
+            self._earlier[cohort].append(place)
+        for cohort, places in self._earlier.items():
+            self._learn(cohort, self._derive(speedups.read_parts(store, places, cohort)))
+        self._recalling = asyncio.Lock()
+        self._refused = False
+        self._gave_up = False
 
     async def adopt(self, job: Job, schedule: Schedule) -> bool:
         """Whether another farm published this replica meanwhile; then it is finished."""
-        if not await asyncio.to_thread(self._store.has_replica, self._identity.run, *job.key):
+        if not await self._insist(partial(self._store.has_replica, self._identity.run, *job.key)):
             return False
         await self._read_again(job.cohort)
         self._finish(job, schedule)
@@ -53,84 +74,145 @@ class StoreLedger:
 
     def parts(self, cohort: Cohort) -> VarianceParts:
         """What this cohort's published replicas tell of how rounds and processes differ."""
-        measured = [[np.asarray(rounds) for rounds in row["log_ratios"]] for row in self._rows(cohort)]
-        return known_parts(measured, self._bench.effort.pilot)
+        return known_parts(self._ratios.get(cohort.cohort, ()), self._bench.effort.pilot)
 
     def decide(self, cohorts: Iterable[Cohort], schedule: Schedule) -> None:
         """Ask for as many replicas as the noise of cohorts needs whose pilot is complete: decided once, by Stein."""
         effort = self._bench.effort
-        if effort.most_replicas == effort.replicas:
-            return
         for cohort in cohorts:
-            for row in self._rows(cohort):
-                pilot = [sum(rounds) / len(rounds) for rounds in row["log_ratios"]][: effort.pilot]
+            for ratios in self._ratios.get(cohort.cohort, ()) if effort.most_replicas > effort.replicas else ():
+                pilot = [float(np.mean(rounds)) for rounds in ratios[: effort.pilot]]
                 if len(pilot) == effort.pilot:
                     limits = (effort.half_width, effort.replicas, effort.most_replicas)
                     schedule.want(cohort, stats.stein_replicas(pilot, *limits))
+            if len(self._earlier.get(cohort.cohort, ())) >= schedule.wanted(cohort):
+                self._forget(cohort)
 
     async def publish(self, job: Job, log: ReplicaLog, schedule: Schedule) -> None:
-        """Publish one replica; if the folder refuses for good, keep it elsewhere and raise FarmError."""
+        """Publish one replica; if the store refuses for good, keep it elsewhere and raise FarmError. One that is
+        cancelled meanwhile is published or kept all the same: it is measured."""
         rows = build_rows(log, self._identity)
         if await self._write(job, rows):
+            await self._recall(job.cohort)
             self._measured[job.cohort.cohort].append(speedups.rows_for_speedups(rows))
         else:
             remedy = "its result stands, and this one is thrown away; let one farm continue a run"
-            self._bench.listener.on(Notice(f"another farm published replica {job.replica} of {job.key[0]}", remedy))
+            self._tell(f"another farm published replica {job.replica} of {job.key[0]}", remedy)
             await self._read_again(job.cohort)
-        self._finish(job, schedule)
+        self._finish(job, schedule, log)
 
-    def _finish(self, job: Job, schedule: Schedule) -> None:
+    def _finish(self, job: Job, schedule: Schedule, log: ReplicaLog | None = None) -> None:
         """In one step: nobody may see the job finished and not yet what it asks for."""
         cohort = job.cohort
         schedule.finish(job)
+        tables = self._measured.get(cohort.cohort, [])
+        derived = self._derive(pa.concat_tables(tables)) if tables else []
+        self._learn(cohort.cohort, derived)
         self.decide([cohort], schedule)
         counts = (schedule.wanted(cohort), schedule.done, schedule.total)
-        self._bench.listener.on(ReplicaDone(cohort, job.replica, *counts, tuple(self._derive(cohort))))
-        if len(self._measured[cohort.cohort]) >= schedule.wanted(cohort):
-            del self._measured[cohort.cohort]
+        turns = _turns(log) if log else (0, 0)
+        self._bench.listener.on(ReplicaDone(cohort, job.replica, *counts, tuple(derived), *turns))
+        replicas = sum(pc.count_distinct(table["replica"]).as_py() for table in tables)
+        if replicas >= schedule.wanted(cohort):
+            self._forget(cohort)
+
+    async def _recall(self, cohort: Cohort) -> None:
+        """Read what was published of a cohort before this session, when it goes on."""
+        async with self._recalling:
+            places = self._earlier.get(cohort.cohort)
+            if places:
+                table = await self._insist(partial(speedups.read_parts, self._store, places, cohort.cohort))
+                self._measured[cohort.cohort].insert(0, table)
+                del self._earlier[cohort.cohort]
 
     async def _read_again(self, cohort: Cohort) -> None:
         """Another farm is at work on this cohort, too: only the store knows all of it."""
         published = (self._store, self._identity.run, cohort.cohort)
-        self._measured[cohort.cohort] = [await asyncio.to_thread(speedups.read_for_speedups, *published)]
+        async with self._recalling:
+            self._measured[cohort.cohort] = [await self._insist(partial(speedups.read_for_speedups, *published))]
+            self._earlier.pop(cohort.cohort, None)
 
     async def _write(self, job: Job, rows: Sequence[dict[str, Any]]) -> bool:
         """Whether this farm published it, rather than another one before."""
-        run = self._identity.run
-        for delay_s in (*PUBLISH_DELAYS_S, None):
+        put = partial(self._store.publish_replica, self._identity.run, *job.key, rows)
+        try:
+            return await self._insist(put)
+        except asyncio.CancelledError:
+            # The run ends, or the node it was measured on went.
+            kept = await asyncio.to_thread(self._put_or_keep, job, rows)
+            if kept:
+                self._tell(kept)
+            raise
+        except FarmError as error:
+            self._gave_up = True
+            raise FarmError(f"{error}\n{self._keep(job, rows)}") from error
+
+    async def _insist(self, ask: Callable[[], T]) -> T:
+        """What the store answers, asked again while it refuses. Raises FarmError when patience is at its end."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for delay_s in chain(RETRY_DELAYS_S, repeat(RETRY_DELAYS_S[-1])):
             try:
-                return await asyncio.to_thread(self._store.publish_replica, run, *job.key, rows)
+                answer = await asyncio.to_thread(ask)
             except ResultsError as error:
-                if delay_s is None:
+                if clock() - began + delay_s > self._patience_s:
                     # Not a ResultsError any more: by now things were measured, and the exit code must not deny it.
-                    raise FarmError(f"{error}\n{_keep_elsewhere(run, job, rows)}") from error
+                    raise FarmError(str(error)) from error
+                if not self._refused:
+                    self._refused = True
+                    self._tell(str(error), f"tried again for up to {self._patience_s:.0f} s; what is measured waits")
                 await asyncio.sleep(delay_s)
-        raise AssertionError("the last delay is None")
+            else:
+                if self._refused:
+                    self._refused = False
+                    self._tell("the results can be reached again")
+                return answer
+        raise AssertionError("the delays do not end")
 
-    def _read_back(self) -> None:
-        table = speedups.read_for_speedups(self._store, self._identity.run)
-        for cohort in map(str, pc.unique(table["cohort"]).to_pylist()):
-            self._measured[cohort].append(table.filter(pc.equal(table["cohort"], pa.scalar(cohort))))
+    def _put_or_keep(self, job: Job, rows: Sequence[dict[str, Any]]) -> str:
+        """Publish a replica by the one try that there is time for, else keep it elsewhere and say where."""
+        if not self._gave_up:
+            with suppress(ResultsError):
+                self._store.publish_replica(self._identity.run, *job.key, rows)
+                return ""
+        return self._keep(job, rows)
 
-    def _derive(self, cohort: Cohort) -> list[dict[str, Any]]:
-        tables = self._measured.get(cohort.cohort)
-        if not tables:
-            return []
+    def _keep(self, job: Job, rows: Sequence[dict[str, Any]]) -> str:
+        """Save rows that could not be published to a folder of their own; say where they are."""
+        kept = self._kept
+        kept.publish_replica(self._identity.run, *job.key, rows)
+        return (
+            f"the replica that could not be written is kept in {kept.root}; "
+            "copy its measurements folder over the results folder, or run the same command again"
+        )
+
+    @cached_property
+    def _kept(self) -> Store:
+        return Store(tempfile.mkdtemp(prefix="farm-unpublished-"))
+
+    def _tell(self, message: str, remedy: str = "") -> None:
+        self._bench.listener.on(Notice(message, remedy))
+
+    def _derive(self, table: pa.Table) -> list[dict[str, Any]]:
         pilot = self._bench.effort.pilot
-        derived = speedups.derive_speedups(pa.concat_tables(tables), self._same_within, pilot=pilot, checked=False)
-        rows: list[dict[str, Any]] = derived.to_pylist()
+        rows: list[dict[str, Any]] = speedups.derive_speedups(
+            table, self._same_within, pilot=pilot, checked=False
+        ).to_pylist()
         return rows
 
-    def _rows(self, cohort: Cohort) -> list[dict[str, Any]]:
-        """The cohort's cells that have ratios."""
-        return [row for row in self._derive(cohort) if row["log_ratios"]]
+    def _learn(self, cohort: str, derived: Iterable[dict[str, Any]]) -> None:
+        """Keep the log ratios of the cells that have any."""
+        with_ratios = [row["log_ratios"] for row in derived if row["log_ratios"]]
+        self._ratios[cohort] = [[np.asarray(rounds) for rounds in ratios] for ratios in with_ratios]
+
+    def _forget(self, cohort: Cohort) -> None:
+        """No decision needs a complete cohort any more."""
+        self._measured.pop(cohort.cohort, None)
+        self._ratios.pop(cohort.cohort, None)
+        self._earlier.pop(cohort.cohort, None)
 
 
-def _keep_elsewhere(run: str, job: Job, rows: Sequence[dict[str, Any]]) -> str:
-    """Save rows that could not be published to a folder of their own; say where they are."""
-    folder = Path(tempfile.mkdtemp(prefix="farm-unpublished-"))
-    Store(folder).publish_replica(run, *job.key, rows)
-    return (
-        f"the replica that could not be written is kept in {folder}; "
-        "copy its measurements folder over the results folder, or run the same command again"
-    )
+def _turns(log: ReplicaLog) -> tuple[int, int]:
+    """Nanoseconds of turns in a replica, and how many of its turns were disturbed."""
+    turn_ns = sum(turn.wall_ns for each in log.rounds for turn in each.turns.values())
+    return turn_ns, sum(len(each.turns) for each in log.rounds if each.taint_reasons)

@@ -11,20 +11,17 @@ from functools import cached_property
 
 from ray.util.metrics import Counter, Gauge
 
-from farm.errors import FarmError
-from farm.events import AttemptFailed, CellFailed, Event, ReplicaBegan, ReplicaDone, RunBegan
-from farm.store import Store
+from farm.events import AttemptFailed, CellFailed, Event, NodeLost, ReplicaBegan, ReplicaDone, RunBegan
 
 _TAGS = ("run",)
 
 
 class Metrics:
-    """Publishes what happens. `results` is where the run's parts are, for what only they tell."""
+    """Publishes what happens."""
 
-    def __init__(self, results: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._results = results
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._began: dict[tuple[str, int], float] = {}
+        self._began: dict[tuple[str, int], tuple[float, str]] = {}
         self._done = self._total = 0
         self._share: float | None = None
         self._tags: dict[str, str] = {}
@@ -36,9 +33,11 @@ class Metrics:
                 self._tags = {"run": event.run}
                 self._done, self._total = event.done, event.total
             case ReplicaBegan():
-                self._began[event.cohort.cohort, event.replica] = self._clock()
+                self._began[event.cohort.cohort, event.replica] = (self._clock(), event.slot.node_id)
             case AttemptFailed():
                 self._began.pop((event.cohort.cohort, event.replica), None)
+            case NodeLost():
+                self._began = {key: begun for key, begun in self._began.items() if begun[1] != event.node_id}
             case CellFailed():
                 self._cells_failed.inc(tags=self._tags)
             case ReplicaDone():
@@ -56,27 +55,11 @@ class Metrics:
 
     def _replica_done(self, event: ReplicaDone) -> None:
         self._cells_done.inc(len(event.cohort.cells), tags=self._tags)
-        began = self._began.pop((event.cohort.cohort, event.replica), None)
-        try:
-            turn_ns, tainted = self._measured(event)
-        except FarmError:  # a store that cannot be read just now takes a number away, not a run
-            return
-        if tainted:  # a counter of Ray's refuses to be increased by nothing
-            self._turns_tainted.inc(tainted, tags=self._tags)
-        if began is not None:
-            self._share = turn_ns / 1e9 / max(self._clock() - began, 1e-9)
-
-    def _measured(self, event: ReplicaDone) -> tuple[int, int]:
-        """Nanoseconds of turns in a replica, and how many of its turns were disturbed."""
-        columns = ["replica", "round_turn_ns", "round_taint_reasons"]
-        rows = self._store.read_measurements(self._tags["run"], columns, event.cohort.cohort).to_pylist()
-        own = [row for row in rows if row["replica"] == event.replica]
-        turn_ns = sum(sum(row["round_turn_ns"] or ()) for row in own)
-        return turn_ns, sum(bool(reasons) for row in own for reasons in row["round_taint_reasons"] or ())
-
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self._results, read_only=True)
+        if event.tainted_turns:  # a counter of Ray's refuses to be increased by nothing
+            self._turns_tainted.inc(event.tainted_turns, tags=self._tags)
+        begun = self._began.pop((event.cohort.cohort, event.replica), None)
+        if begun is not None and event.turn_ns:
+            self._share = event.turn_ns / 1e9 / max(self._clock() - begun[0], 1e-9)
 
     @cached_property
     def _cells_done(self) -> Counter:

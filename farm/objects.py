@@ -3,6 +3,8 @@
 An object appears whole or not at all by itself. That exactly one of several writers creates a name takes a put on the
 condition that there is none yet (S3: `If-None-Match: *`; Google's: generation 0), which fsspec calls `mode="create"`.
 A file system that accepts the condition and ignores it would lose results, so it is tried before anything is measured.
+One that inherits fsspec's own `pipe_file` (SFTP, SMB, FTP, HDFS) looks first and then writes, which a trial without a
+rival does not show: it is refused by its type.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.exceptions import FSTimeoutError
+from fsspec.spec import AbstractFileSystem
 from upath import UPath
 
+from farm.addresses import require_no_credentials
 from farm.errors import RequestError, ResultsError
 from farm.folders import Entry, is_hidden
 
@@ -48,6 +51,11 @@ class ObjectFolder:
 
     def require_writable(self) -> None:
         """Create one object twice: the second time must be refused. Then delete it."""
+        if not _has_condition(self._files):
+            raise ResultsError(
+                f"{self.root} cannot create a file on the condition that there is none: two runs could overwrite each "
+                "other's results. Name a folder, which may be a mounted one, or a bucket with --results"
+            )
         probe = self.root / f".probe.{uuid.uuid4().hex[:8]}"
         with self._explained(self.root, "written", "name another with --results, or mend the access to it"):
             self._files.pipe_file(probe.path, b"first", mode="create", **self._limits)
@@ -154,6 +162,14 @@ class ObjectFolder:
             raise ResultsError(_message(place, done, error, remedy)) from error
 
 
+def _has_condition(files: Any) -> bool:
+    """Whether a file system has a way of its own to put an object, rather than fsspec's `exists()`, then `open()`."""
+    kind = type(files)
+    if isinstance(files, AsyncFileSystem):
+        return kind._pipe_file is not AsyncFileSystem._pipe_file
+    return kind.pipe_file is not AbstractFileSystem.pipe_file
+
+
 def _message(place: UPath, done: str, error: Exception, remedy: str) -> str:
     why = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{place} cannot be {done} ({why})" + (f": {remedy}" if remedy else "")
@@ -161,11 +177,9 @@ def _message(place: UPath, done: str, error: Exception, remedy: str) -> str:
 
 def _open(address: str) -> UPath:
     scheme = address.partition("://")[0]
-    if "@" in urlsplit(address).netloc:
-        raise RequestError(
-            f"{scheme}://...: credentials do not belong in an address, which is stored with the results. "
-            "Put them where the cloud's own tools find them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+    require_no_credentials(address)
+    if "::" in address:
+        raise RequestError(f"{address}: results cannot be kept behind one file system in another; name one of them")
     # Listings change while others write: a remembered one would miss their parts.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if EXTRAS.get(scheme) == "s3":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +38,7 @@ class Running(BaseModel):
     cohort: str
     replica: int
     attempt: int
+    node_id: str = ""
     hostname: str
     slot: str
     since_unix_s: float
@@ -90,6 +92,7 @@ class Progress(BaseModel):
                 self.nodes[event.node_id] = f"{event.hostname} ({event.hardware_class})"
             case NodeLost():
                 self.nodes.pop(event.node_id, None)
+                self.running = {key: each for key, each in self.running.items() if each.node_id != event.node_id}
             case Step():
                 self.stage = event.stage
             case RoundDone():
@@ -107,6 +110,7 @@ class Progress(BaseModel):
             cohort=event.cohort.cohort,
             replica=event.replica,
             attempt=event.attempt,
+            node_id=event.slot.node_id,
             hostname=event.slot.hostname,
             slot=event.slot.slot,
             since_unix_s=now_unix_s,
@@ -119,33 +123,48 @@ class Progress(BaseModel):
 
 
 class ProgressFile:
-    """Keeps `progress/<run>.json` beside the results, for `farm status`. Derived: losing it loses nothing."""
+    """Keeps `progress/<run>.json` beside the results, for `farm status`. Derived: losing it loses nothing.
 
-    def __init__(self, results: str, clock: Callable[[], float] = time.time) -> None:
+    With `aside`, a thread writes: on a cluster nobody may wait for a store that stalls. On the machine that measures
+    it would run beside a turn.
+    """
+
+    def __init__(self, results: str, clock: Callable[[], float] = time.time, aside: bool = False) -> None:
         self._folder = open_folder(results)
         self._clock = clock
         self._written_s = 0.0
+        self._writer = ThreadPoolExecutor(1) if aside else None
+        self._writing: Future[None] | None = None
         self.progress = Progress()
 
     def on(self, event: Event) -> None:
-        """Take notice, and write now and then; always where a run begins or a replica ends."""
+        """Take notice, and write now and then; always where a run begins."""
         self.progress.take(event, self._clock())
         due = self._clock() - self._written_s > WRITE_EVERY_S
-        if self.progress.run and (due or isinstance(event, RunBegan | ReplicaDone)):
-            self._write()
+        if not self.progress.run or not (due or isinstance(event, RunBegan)):
+            return
+        if self._writer is None:
+            self._write(*self._told())
+        elif self._writing is None or self._writing.done():
+            self._writing = self._writer.submit(self._write, *self._told())
 
     def end(self) -> None:
         """The run is over, for now or for good."""
+        if self._writer is not None:
+            self._writer.shutdown()
         self.progress.ended = True
         self.progress.running = {}
         if self.progress.run:
-            self._write()
+            self._write(*self._told())
 
-    def _write(self) -> None:
+    def _told(self) -> tuple[str, bytes]:
+        """The run, and what is written of it."""
         self._written_s = self._clock()
-        path = self._folder.root / "progress" / f"{self.progress.run}.json"
+        return self.progress.run, self.progress.model_dump_json(indent=1).encode()
+
+    def _write(self, run: str, content: bytes) -> None:
         try:
-            self._folder.replace(path, self.progress.model_dump_json(indent=1).encode())
+            self._folder.replace(self._folder.root / "progress" / f"{run}.json", content)
         except ResultsError:
             # Nobody's measurement may end because its progress could not be told; publishing reports a full disk.
             return

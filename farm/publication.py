@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from farm.errors import ResultsError
@@ -52,15 +53,22 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename `path` to `_<name>.damaged` (or `.damaged2`, ...); the new path. Nothing is overwritten."""
-    with _explained(path):
-        number = 1
-        while True:
-            aside = path.with_name(f"_{path.name}.damaged{number if number > 1 else ''}")
-            if create_name(path, aside):
-                _flush_folder(path.parent)
-                return aside
-            number += 1
+    """Rename `path` to `_<name>.damaged` (or `.damaged2`, ...); the new path. Nothing is overwritten.
+
+    Raises FileNotFoundError where it is gone.
+    """
+    for number in count(1):
+        aside = path.with_name(f"_{path.name}.damaged{number if number > 1 else ''}")
+        try:
+            with _explained(path):
+                if create_name(path, aside):
+                    _flush_folder(path.parent)
+                    break
+        except ResultsError:
+            if path.exists():
+                raise
+            raise FileNotFoundError(path) from None
+    return aside
 
 
 def create_name(path: Path, other: Path) -> bool:

@@ -71,4 +71,5 @@ def set_damaged_aside(store: Store, run: str, listener: Listener) -> None:
     """Move damaged parts out of the way, so that their replicas are measured again, and say so."""
     for damaged in store.damaged(run):
         moved = store.set_aside(damaged.path)
-        listener.on(Notice(f"{damaged.path.name} is damaged ({damaged.why})", f"kept as {moved.name}; measured again"))
+        kept = f"kept as {moved.name}; measured again" if moved else "another farm has moved it away already"
+        listener.on(Notice(f"{damaged.path.name} is damaged ({damaged.why})", kept))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -95,13 +95,23 @@ def connected(address: str | None) -> Iterator[None]:
             else:
                 with native_output(STDERR) as said:  # a refusal is repeated there for half a minute
                     ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = f"--address {address or 'local'}"
-            if any("Unauthenticated" in line for line in said()):
-                raise RequestError(f"{where}: {_TOKEN_HELP}") from error
-            raise RequestError(f"{where}: no Ray cluster answers there: {str(error).splitlines()[0]}") from error
+        except AuthenticationError as error:  # a token is asked for and there is none
+            raise RequestError(f"--address {address or 'local'}: {_TOKEN_HELP}") from error
+        except (ValueError, RuntimeError, OSError) as error:
+            raise RequestError(_why_not_connected(address, error, said())) from error
         ends.callback(ray.shutdown)
         yield
+
+
+def _why_not_connected(address: str | None, error: Exception, said: Sequence[str]) -> str:
+    """One line on what Ray's start, or the way to a cluster, met; `said` is what Ray printed meanwhile."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address is None:
+        home = "; let HOME name a folder that can be written: Ray keeps its token there" if ".ray" in first else ""
+        return f"Ray does not start on this machine: {first}{home}"
+    if any("Unauthenticated" in line for line in said):
+        return f"--address {address}: {_TOKEN_HELP}"
+    return f"--address {address}: no Ray cluster answers there: {first}"
 
 
 def alive_nodes() -> dict[str, Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -16,6 +16,7 @@ from farm.bootstrap import cross_check, paired_turns
 from farm.claims import holm
 from farm.costs import break_even, costs_of, gpu_costs_of
 from farm.errors import RequestError
+from farm.folders import Place
 from farm.pairing import Process, Row, latencies, over, taints
 from farm.places import node_ratios
 from farm.quality import accuracy_columns
@@ -90,6 +91,11 @@ def current(store: Store, run: str) -> pa.Table:
 def read_for_speedups(store: Store, run: str, cohort: str | None = None) -> pa.Table:
     """The measurements published so far, of one cohort or of all, with the columns that speedups are derived from."""
     return store.read_measurements(run, columns=_COLUMNS, cohort=cohort)
+
+
+def read_parts(store: Store, parts: Iterable[Place], cohort: str) -> pa.Table:
+    """The same of one cohort, out of sound parts that are known already."""
+    return store.read_parts(parts, _COLUMNS, cohort)
 
 
 def rows_for_speedups(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -22,6 +22,9 @@ DISTRIBUTION = "inference-farm"
 BUILT_IN = "demo"
 """Model and texts of this name come with the farm, whatever lies in the current folder."""
 
+MOST_BYTES = 96 * 2**20
+"""What may travel along: Ray's dashboard takes 100 MiB at once, code included; packing hardly makes weights smaller."""
+
 _CODE = ("*.py", "*.yaml", "py.typed")
 
 
@@ -69,9 +72,14 @@ def _stage_release(folder: Path) -> None:
             (about / name).write_text(text)
 
 
+def _size_bytes(source: Path) -> int:
+    return sum(path.stat().st_size for path in [source, *source.rglob("*")] if path.is_file())
+
+
 def _ship(data: dict[str, Any], files: Path) -> dict[str, Any]:
     """Copy the local files that a suite names: the model's folder, texts to judge on, texts to calibrate with."""
     taken: dict[str, Path] = {}
+    sizes: dict[str, int] = {}
 
     def shipped(name: str) -> str:
         source = Path(name).expanduser()
@@ -80,6 +88,13 @@ def _ship(data: dict[str, Any], files: Path) -> dict[str, Any]:
         source = source.resolve()
         if taken.setdefault(source.name, source) != source:
             raise RequestError(f"{source} and {taken[source.name]} have the same name; rename one to send both along")
+        sizes[source.name] = _size_bytes(source)
+        if sum(sizes.values()) > MOST_BYTES:
+            raise RequestError(
+                f"{name}: {sum(sizes.values()) / 2**20:.0f} MiB are too much to send along (at most "
+                f"{MOST_BYTES / 2**20:.0f} MiB). Name a model of the hub, or copy the folder to the head node, under a "
+                "path that is not there on this machine, and name that"
+            )
         target = files / source.name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():

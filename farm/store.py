@@ -11,7 +11,8 @@ reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from farm.errors import RequestError, ResultsError
 from farm.folders import Entry, Place, open_folder
 from farm.inspection import CHECKED_PARQUET, Inspector, by_replica, each, without_doubles
-from farm.parts import ReplicaKey, as_parquet, replica_table
+from farm.parts import ReplicaKey, UnsoundPartError, as_parquet, check_part, replica_table
+from farm.patience import patiently
 from farm.schemas import MEASUREMENT_SCHEMA
 
 PARTS_KEY = b"farm.parts"
@@ -92,18 +94,16 @@ class Store:
 
     def run(self, run: str) -> RunRecord:
         """The record of one run; raises RequestError where there is none, ResultsError where it is unreadable."""
-        path = self._run_path(run)
-        try:
-            return RunRecord.model_validate_json(self._folder.read(path))
-        except FileNotFoundError:
+        found = self._try_run(run)
+        if isinstance(found, Damaged):
+            raise ResultsError(found.why)
+        if found is None:
             known = ", ".join(record.run for record in self.runs()[:5]) or "none"
-            raise RequestError(f"no run {run} in {self.root}; the newest there: {known}") from None
-        except ValidationError as error:
-            why = str(error).splitlines()[0]
-            raise ResultsError(f"{path}: unreadable run record ({why}); move it away to go on") from error
+            raise RequestError(f"no run {run} in {self.root}; the newest there: {known}")
+        return found
 
     def runs(self) -> list[RunRecord]:
-        """All readable run records, newest first; `unreadable_runs` names the others."""
+        """All sound run records, newest first; `unreadable_runs` names the others."""
         found = [
             record for record in each(self._folder, self._try_run, self._run_names()) if isinstance(record, RunRecord)
         ]
@@ -174,12 +174,20 @@ class Store:
         _, files = self._folder.for_arrow(self.root)
         return ds.FileSystemDataset(fragments, MEASUREMENT_SCHEMA, CHECKED_PARQUET, files)
 
-    def set_aside(self, part: Place) -> Place:
+    def set_aside(self, part: Place) -> Place | None:
         """Rename a damaged part to `_<name>.damaged`, so that its replica can be measured again; the new path.
 
+        None where there is nothing to rename any more: another farm did, and may have measured it again by now.
         The underscore keeps it out of `pandas.read_parquet(folder)`.
         """
-        return self._folder.set_aside(part)
+        with suppress(FileNotFoundError):
+            content = patiently(lambda: self._folder.read(part))
+            try:
+                check_part(content, part.parent.name, part.name)
+            except UnsoundPartError:
+                aside: Place = self._folder.set_aside(part)
+                return aside
+        return None
 
     def measured_runs(self) -> list[str]:
         """Names of the runs that have a folder of measurements, newest first."""
@@ -197,20 +205,40 @@ class Store:
         if run is not None and run not in self.measured_runs():
             self.run(run)
         names = [run] if run is not None else sorted(self.measured_runs())
-        parts = dict.fromkeys(path for name in names for path in self.published(name, cohort).values())
+        parts = [path for name in names for path in self.published(name, cohort).values()]
+        return self.read_parts(parts, columns, cohort)
+
+    def read_parts(
+        self, parts: Iterable[Place], columns: Sequence[str] | None = None, cohort: str | None = None
+    ) -> pa.Table:
+        """The measurements in sound parts, of one cohort or of all: MEASUREMENT_SCHEMA, or the columns asked for."""
+        distinct = dict.fromkeys(parts)
         wanted = list(columns) if columns is not None else None
-        if not parts:
+        if not distinct:
             empty = MEASUREMENT_SCHEMA.empty_table()
             return empty.select(wanted) if wanted is not None else empty
         _, files = self._folder.for_arrow(self.root)
-        paths = [self._folder.for_arrow(path)[0] for path in parts]
-        dataset = ds.dataset(paths, schema=MEASUREMENT_SCHEMA, format="parquet", filesystem=files)
+        paths = [self._folder.for_arrow(path)[0] for path in distinct]
         # A part of many replicas holds other cohorts, too.
-        return dataset.to_table(columns=wanted, filter=None if cohort is None else ds.field("cohort") == cohort)
+        own = None if cohort is None else ds.field("cohort") == cohort
+
+        def read() -> pa.Table:
+            try:
+                dataset = ds.dataset(paths, schema=MEASUREMENT_SCHEMA, format="parquet", filesystem=files)
+                return dataset.to_table(columns=wanted, filter=own)
+            except OSError as error:
+                raise ResultsError(f"{self.root}: measurements cannot be read ({_first_line(error)})") from error
+
+        return patiently(read)
 
     def write_log(self, run: str, name: str, content: bytes) -> None:
         """Put a log of a run in place, whole."""
         self._folder.replace(self.root / "logs" / run / name, content)
+
+    def logs(self, run: str) -> Iterator[tuple[str, bytes]]:
+        """The logs of a run by name, each read when it is asked for."""
+        for entry in self._folder.files(f"logs/{run}", ".jsonl"):
+            yield entry.place.name, self._folder.read(entry.place)
 
     def write_speedups(self, run: str, table: pa.Table) -> Place:
         """Put a run's derived speedups in place of the former ones, in one step; their path."""
@@ -236,11 +264,20 @@ class Store:
     def _run_names(self) -> list[str]:
         return [entry.place.stem for entry in self._folder.files("runs", ".json")]
 
-    def _try_run(self, run: str) -> RunRecord | Damaged:
+    def _try_run(self, run: str) -> RunRecord | Damaged | None:
+        """None where there is none. Raises ResultsError where the file cannot be read, whatever is in it."""
+        path = self._run_path(run)
         try:
-            return self.run(run)
-        except ResultsError as error:
-            return Damaged(self._run_path(run), str(error))
+            return RunRecord.model_validate_json(patiently(lambda: self._folder.read(path)))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            why = str(error).splitlines()[0]
+            return Damaged(path, f"{path}: unreadable run record ({why}); move it away to go on")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _as_json(record: RunRecord) -> bytes:

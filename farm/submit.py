@@ -13,7 +13,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,14 @@ STARTING_S = (2.0, 5.0, 10.0)
 _STARTING = "No available agent"
 _ABOUT = "inference_farm"
 _TOKEN_HELP = "`ray get-auth-token` on the head node prints it; put it in RAY_AUTH_TOKEN or in ~/.ray/auth_token here"
+
+
+class _UnansweredError(RequestError):
+    """No job server answered as one does."""
+
+
+class _RefusedError(RequestError):
+    """The job server asks for a token, or for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class Jobs:
                     lines.feed(self._client.get_job_logs(job))
                     return known
                 lost_at = None
-            except (aiohttp.ClientError, ConnectionError, OSError, RuntimeError) as error:
+            except (aiohttp.ClientError, OSError, RuntimeError, _UnansweredError) as error:
                 if lost_at is None:
                     on_silence(str(error).splitlines()[0])
                 lost_at = lost_at or time.monotonic()
@@ -150,7 +158,13 @@ class Jobs:
         """
         names, more = delivery.at_home(results, run), True
         while more:
-            brought = delivery.unpack(self._deliver(run, names).splitlines(), results, run)
+            try:
+                log = self._deliver(run, names)
+            except RequestError as error:  # no mistake of the user's by now: the run is measured
+                raise FarmError(
+                    f"the results of run {run} are on the head node and did not come home: {error}"
+                ) from error
+            brought = delivery.unpack(log.splitlines(), results, run)
             names, more = [*names, *brought.names], brought.more
 
     def _deliver(self, run: str, at_home: list[str]) -> str:
@@ -160,17 +174,25 @@ class Jobs:
             (folder / AT_HOME_FILE).write_text("\n".join(at_home))
             words = [*PROGRAM.split(), "deliver", CLUSTER_RESULTS, run, AT_HOME_FILE]
             self._send(job, words, folder, {_ABOUT: "results"})
-        deadline = time.monotonic() + DELIVERY_S
-        while not (status := self._client.get_job_status(job)).is_terminal():
-            if time.monotonic() > deadline:
-                raise FarmError(f"{self.address} did not send the results of run {run} in {DELIVERY_S:.0f} s")
-            time.sleep(POLL_S)
-        log = self._client.get_job_logs(job)
+        status = self._wait_for(job, run)
+        log = self.log(job)
         if status != JobStatus.SUCCEEDED:
             last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
             raise FarmError(f"the results of run {run} are on the head node and did not come home: {last}")
-        self._client.delete_job(job)
-        return str(log)
+        with suppress(RequestError), _answered(self.address):
+            self._client.delete_job(job)
+        return log
+
+    def _wait_for(self, job: str, run: str) -> JobStatus:
+        """How a small job ended; a cluster that does not answer meanwhile is asked again."""
+        deadline = time.monotonic() + DELIVERY_S
+        while time.monotonic() < deadline:
+            with suppress(_UnansweredError), _answered(self.address):
+                status = self._client.get_job_status(job)
+                if status.is_terminal():
+                    return status
+            time.sleep(POLL_S)
+        raise FarmError(f"{self.address} did not send the results of run {run} in {DELIVERY_S:.0f} s")
 
     def _send(self, job: str, words: list[str], folder: Path, about: dict[str, str]) -> None:
         environment = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}}
@@ -219,13 +241,13 @@ def _connect(address: str) -> JobSubmissionClient:
     """A client, with the user's token only where the cluster asks for one."""
     try:
         return _client(address)
-    except AuthenticationError:
+    except _RefusedError:
         token = find_token()
         if token is None:
             raise RequestError(f"--address {address}: this cluster asks for a token: {_TOKEN_HELP}") from None
     try:
         return _client(address, headers={"Authorization": f"Bearer {token}"})
-    except AuthenticationError:
+    except _RefusedError:
         raise RequestError(f"--address {address}: the token here is not this cluster's: {_TOKEN_HELP}") from None
 
 
@@ -249,11 +271,11 @@ def _answered(address: str) -> Iterator[None]:
     """Explain in one line what the job server, or the way to it, refuses."""
     try:
         yield
-    except AuthenticationError:
-        raise
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise RequestError(
+    except AuthenticationError as error:
+        raise _RefusedError(f"--address {address}: the cluster refuses the token from here: {_TOKEN_HELP}") from error
+    except (RuntimeError, ValueError, OSError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise _UnansweredError(
             f"--address {address}: no Ray dashboard takes jobs there: {why} "
             "(the address is the head node's, port 8265 unless it was started with another)"
         ) from error

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import fsspec
 import pytest
 from buckets import BUCKET, SECRET, outside, served
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 from measured import RUN, measured_row, run_record, simulated_cohort
 
 from farm import objects, summaries
@@ -114,7 +118,8 @@ def test_a_damaged_object_is_named_left_out_and_can_be_measured_again(store: Sto
 
     assert list(store.published(RUN)) == list(store.quick_parts(RUN)) == [("c1", 0)]
     assert [each.path for each in store.damaged(RUN)] == [each.path for each in store.quick_damaged(RUN)] == [part]
-    assert store.set_aside(part).name == "_c1-1.parquet.damaged"
+    aside = store.set_aside(part)
+    assert aside is not None and aside.name == "_c1-1.parquet.damaged"
     assert store.damaged(RUN) == []
     assert store.publish_replica(RUN, "c1", 1, rows_of(1))
     assert list(store.published(RUN)) == [("c1", 0), ("c1", 1)]
@@ -172,9 +177,40 @@ def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measur
     Store("memory://results")
 
 
+def test_a_store_that_looks_first_and_then_writes_is_refused_before_anything_is_measured() -> None:
+    rivals = threading.Barrier(2)
+
+    class Looking(MemoryFileSystem):
+        pipe_file = AbstractFileSystem.pipe_file
+
+        def exists(self, path: str, **options: Any) -> bool:
+            there = super().exists(path, **options)
+            with suppress(threading.BrokenBarrierError):
+                rivals.wait(0.2)
+            return there
+
+    def wins(content: bytes) -> bool:
+        try:
+            Looking().pipe_file("/race", content, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:  # both believe to have created it
+        assert list(pool.map(wins, (b"first", b"second"))) == [True, True]
+    fsspec.register_implementation("memory", Looking, clobber=True)
+    try:
+        with pytest.raises(ResultsError, match="on the condition that there is none"):
+            Store("memory://results")
+    finally:
+        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
+        MemoryFileSystem.store.clear()
+
+
 @pytest.mark.parametrize(
     ("root", "words"),
     [
+        ("simplecache::s3://bucket/results", "one file system in another"),
         ("s3://no-such-bucket/results", "does not exist"),
         ("s3://farm:secret@bucket/results", "credentials do not belong"),
         ("nonsense://bucket/results", "nonsense"),

@@ -39,6 +39,18 @@ def test_a_folder_is_put_in_place_when_all_of_it_is_there(model: Path, tmp_path:
     assert sorted(path.name for path in elsewhere.parent.iterdir()) == ["model"]
 
 
+def test_what_a_receiver_left_that_was_killed_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    killed, at_work = Receiver(str(tmp_path / "node" / "model")), Receiver(str(tmp_path / "node" / "model"))
+    for receiver in (killed, at_work):
+        receiver.take("config.json", b"{}")
+    left, going_on = sorted((tmp_path / "node").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in (left, left / "config.json"):
+        os.utime(path, (1, 1))
+    Receiver(str(tmp_path / "node" / "model"))
+    assert list((tmp_path / "node").iterdir()) == [going_on]
+
+
 def test_a_folder_that_did_not_arrive_as_it_was_sent_is_not_put_in_place(model: Path, tmp_path: Path) -> None:
     files = describe(model)
     receiver = Receiver(str(tmp_path / "node" / "model"))

@@ -12,7 +12,7 @@ import pytest
 from control_suites import Place, new_place
 
 from farm import cli
-from farm.cli.commands import run_app
+from farm.cli.commands import own_command, run_app
 from farm.machine import describe_machine
 from tasks.method import known_methods
 
@@ -248,3 +248,20 @@ def test_the_command_stops_where_another_tasks_hides_ours(tmp_path: Path) -> Non
     assert ran.stderr.startswith("farm: another module named 'tasks'")
     assert str(tmp_path) in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_credentials_in_the_address_of_results_are_refused_before_a_cluster_hears_of_them(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farm.submit.Jobs", _refuse_to_connect)
+    said = _refusal(capsys, "submit", str(place.suite(methods=list(SUITE))), "--results", "s3://KEY:HIDDEN@bucket/x")
+    assert "credentials do not belong" in said and "HIDDEN" not in said
+
+
+def _refuse_to_connect(address: str) -> None:
+    raise AssertionError(f"{address} was asked")
+
+
+def test_a_command_is_stored_without_the_password_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["farm", "submit", "suite.yaml", "--address", "https://user:pass@head:8265"])
+    assert own_command() == "farm submit suite.yaml --address https://head:8265"

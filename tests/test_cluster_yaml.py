@@ -66,3 +66,5 @@ def test_every_type_of_node_has_an_image_to_fill_in(cluster: dict[str, Any]) -> 
 def test_every_node_shows_a_token(cluster: dict[str, Any]) -> None:
     assert "~/.ray/auth_token" in cluster["file_mounts"].values()
     assert any("RAY_AUTH_MODE=token" in command for command in cluster["setup_commands"])
+    # Without the extra for GPUs, ONNX Runtime is refused on the GPU worker.
+    assert any("inference-farm[cpu,gpu,s3]" in command for command in cluster["setup_commands"])

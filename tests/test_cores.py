@@ -57,3 +57,25 @@ def test_a_claim_ends_with_its_process() -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert claim.take()
+
+
+def test_the_lock_files_of_another_user_are_opened_and_those_made_here_are_open_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    first = CoreClaim((0,), whole_machine=False)
+    try:
+        assert first.take()
+    finally:
+        first.give_up()
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+    open_ordinarily = os.open
+
+    def protected(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and not flags & os.O_EXCL and Path(path).exists():
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_ordinarily(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", protected)
+    assert CoreClaim((0,), whole_machine=False).take()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from measured import RUN, run_record, simulated_cohort
+from ray.job_submission import JobDetails, JobStatus
 
-from farm import delivery, speedups
+from farm import delivery, speedups, staging
 from farm.delivery import at_home, lines_of, unpack
-from farm.errors import RequestError, ResultsError
+from farm.errors import FarmError, RequestError, ResultsError
 from farm.staging import SUITE_FILE, staged
 from farm.store import Store
-from farm.submit import _Lines
+from farm.submit import Jobs, _Lines
 from farm.suite import Suite, load_suite, parse_suite
 
 
@@ -54,6 +56,97 @@ def test_what_is_no_local_file_keeps_its_name(tmp_path: Path, monkeypatch: pytes
     for name in ("demo", "somebody/some-model"):
         with staged(suite_with(model=name)) as folder:
             assert load_suite(str(folder / SUITE_FILE)).model == name
+
+
+def test_more_than_ray_takes_is_refused_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, texts = tmp_path / "my-model", tmp_path / "texts.csv"
+    model.mkdir()
+    with (model / "model.safetensors").open("wb") as file:
+        file.truncate(staging.MOST_BYTES)
+    texts.write_text("text,label\n")
+    monkeypatch.setattr("shutil.copyfile", lambda *_: pytest.fail("was copied"))
+    monkeypatch.setattr("shutil.copytree", lambda *_, **__: pytest.fail("was copied"))
+    monkeypatch.setattr(staging, "stage_code", lambda _: None)
+    (model / "config.json").write_text("{}")
+    suite = suite_with(model=str(model), accuracy={"dataset": str(texts)})
+    with pytest.raises(RequestError, match="96 MiB are too much to send along"), staged(suite):
+        pass
+
+
+class FlakyClient:
+    """A job server that loses every second connection."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.sent: list[str] = []
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.asked % 2:
+            raise ConnectionError("Failed to connect to Ray\nat all")
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        yield "one\n"
+
+    def list_jobs(self) -> list[object]:
+        self._answer()
+        return [JobDetails(type="SUBMISSION", submission_id="job-1", status="SUCCEEDED", entrypoint="")]
+
+    def get_job_logs(self, _: str) -> str:
+        return "one\ntwo\n"
+
+    def submit_job(self, **about: object) -> None:
+        self.sent.append(str(about["submission_id"]))
+
+    def get_job_status(self, _: str) -> JobStatus:
+        self._answer()
+        return JobStatus.SUCCEEDED
+
+    def delete_job(self, _: str) -> None:
+        raise RuntimeError("busy")
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> tuple[Jobs, FlakyClient]:
+    client = FlakyClient()
+    monkeypatch.setattr("farm.submit._connect", lambda _: client)
+    monkeypatch.setattr("farm.submit.POLL_S", 0.0)
+    return Jobs("http://head:8265"), client
+
+
+def test_a_line_that_is_bad_for_a_moment_does_not_end_following(flaky: tuple[Jobs, FlakyClient]) -> None:
+    lines: list[str] = []
+    silences: list[str] = []
+    assert flaky[0].follow("job-1", lines.append, silences.append).status == "SUCCEEDED"
+    assert lines == ["one", "two"]
+    (silence,) = silences
+    assert "Failed to connect to Ray" in silence
+
+
+def test_a_job_that_is_not_there_is_refused_at_once(flaky: tuple[Jobs, FlakyClient]) -> None:
+    with pytest.raises(RequestError, match="no job job-2"):
+        flaky[0].follow("job-2", lambda _: None, lambda _: None)
+
+
+def test_a_line_that_is_bad_for_a_moment_does_not_keep_results_away(
+    flaky: tuple[Jobs, FlakyClient], tmp_path: Path
+) -> None:
+    flaky[0].bring_home(RUN, str(tmp_path))
+    assert len(flaky[1].sent) == 1
+
+
+def test_a_cluster_that_is_gone_when_results_are_to_come_home_is_one_line(
+    flaky: tuple[Jobs, FlakyClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray")
+
+    monkeypatch.setattr(flaky[1], "submit_job", gone)
+    with pytest.raises(FarmError, match="Failed to connect") as told:
+        flaky[0].bring_home(RUN, str(tmp_path))
+    assert not isinstance(told.value, RequestError)
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -97,6 +190,16 @@ def test_a_run_comes_home_byte_for_byte(source: Store, tmp_path: Path) -> None:
     assert Store(home).part_path(RUN, "cpu-b1-l64", 0).read_bytes() == part.read_bytes()  # type: ignore[union-attr]
 
 
+def test_the_logs_of_a_run_come_home_and_grow_there(source: Store, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    for content in (b"one\n", b"one\ntwo\n"):
+        source.write_log(RUN, "start-head-1.jsonl", content)
+        source.write_log("another-run", "start-head-1.jsonl", b"")
+        unpack(lines_of(str(source.root), RUN, at_home(home, RUN)), home, RUN)
+        (log,) = (tmp_path / "home" / "logs").rglob("*.jsonl")
+        assert (log.parent.name, log.read_bytes()) == (RUN, content)
+
+
 def test_much_comes_home_in_several_deliveries_and_nothing_twice(
     source: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +220,9 @@ def test_much_comes_home_in_several_deliveries_and_nothing_twice(
 def test_a_line_that_was_cut_or_changed_is_refused(source: Store, tmp_path: Path) -> None:
     line = next(lines_of(str(source.root), RUN, ()))
     mark, name, sha256, data = line.split()
-    for wrong in (f"{mark} {name} {sha256} {data[:-8]}", f"{mark} {name} {'0' * 64} {data}"):
+    wrongs = [f"{mark} {name} {sha256} {data[:-8]}", f"{mark} {name} {'0' * 64} {data}"]
+    wrongs += [line[:length] for length in (len(mark) + 1, len(mark) + len(name) + 1, line.index(data) - 9, -1, -2, -3)]
+    for wrong in wrongs:
         with pytest.raises(ResultsError, match="did not arrive"):
             unpack([wrong], str(tmp_path / "home"), RUN)
     assert Store(tmp_path / "home").measured_runs() == []

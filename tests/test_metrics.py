@@ -5,50 +5,68 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import ray
 from control_suites import new_place
-from measured import RUN, measured_row, run_record
+from measured import RUN
 from test_status import COHORT, SLOT, done_event
 
-from farm.events import CellFailed, Event, ReplicaBegan, RunBegan
+from farm.events import CellFailed, Event, NodeLost, ReplicaBegan, RunBegan
 from farm.metrics import Metrics
 from farm.records import Failure
-from farm.store import Store
 
 PATIENCE_S = 60.0
-QUIET, DISTURBED = [[], [], []], [["steal"], [], []]
 
 
-def _told(results: Path, taints: list[list[str]]) -> Metrics:
-    store = Store(results)
-    store.write_run(run_record())
-    row = measured_row("cpu-b1-l64", 0, "pytorch", 9.0, round_turn_ns=[10**9] * 3, round_taint_reasons=taints)
-    store.publish_replica(RUN, "cpu-b1-l64", 0, [row])
+def _told(tainted: int) -> Metrics:
     clock = iter(range(0, 1000, 6))
-    metrics = Metrics(str(results), lambda: float(next(clock)))
+    metrics = Metrics(lambda: float(next(clock)))
     failed = CellFailed(COHORT, 0, 1, "c0", Failure("failed", "it crashed"))
     events: list[Event] = [
         RunBegan(RUN, False, 0, 4, ()),
         ReplicaBegan(COHORT, 0, 1, SLOT),
         failed,
-        done_event(0, 1, 4),
+        replace(done_event(0, 1, 4), turn_ns=3 * 10**9, tainted_turns=tainted),
     ]
     for event in events:
         metrics.on(event)
     return metrics
 
 
-def test_a_replica_without_a_disturbed_turn_is_told_like_any_other(tmp_path: Path) -> None:
-    _told(tmp_path / "results", QUIET)
+class Numbers:
+    """What was told of one kind of number."""
+
+    def __init__(self) -> None:
+        self.told: list[float] = []
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        """A gauge."""
+        assert tags == {"run": RUN}
+        self.told.append(value)
+
+    inc = set
 
 
-def test_results_that_cannot_be_read_take_numbers_away_and_nothing_else(tmp_path: Path) -> None:
-    metrics = Metrics(str(tmp_path / "nowhere"))
-    metrics.on(RunBegan(RUN, False, 0, 4, ()))
-    metrics.on(done_event(0, 1, 4))
+def test_a_replica_without_a_disturbed_turn_is_told_like_any_other() -> None:
+    _told(tainted=0)
+
+
+def test_what_another_farm_published_says_nothing_of_this_ones_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, metrics = Numbers(), Metrics()
+    monkeypatch.setattr(Metrics, "_turn_share", share)
+    for event in (RunBegan(RUN, False, 0, 4, ()), ReplicaBegan(COHORT, 0, 1, SLOT), done_event(0, 1, 4)):
+        metrics.on(event)
+    assert share.told == []
+
+
+def test_what_a_node_was_measuring_waits_again_when_the_node_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, metrics = Numbers(), Metrics()
+    monkeypatch.setattr(Metrics, "_queue", queue)
+    for event in (RunBegan(RUN, False, 0, 4, ()), ReplicaBegan(COHORT, 0, 1, SLOT), NodeLost(SLOT.node_id)):
+        metrics.on(event)
+    assert queue.told == [4, 3, 4]
 
 
 @pytest.fixture
@@ -65,8 +83,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.real
-def test_prometheus_reads_cells_turns_queue_and_share(endpoint: str, tmp_path: Path) -> None:
-    metrics = _told(tmp_path / "results", DISTURBED)
+def test_prometheus_reads_cells_turns_queue_and_share(endpoint: str) -> None:
+    metrics = _told(tainted=1)
     expected = {
         "ray_farm_cells_done_total": 1.0,
         "ray_farm_cells_failed_total": 1.0,

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from measured import RUN, measured_row, run_record, simulated_cohort
 
 from farm.errors import RequestError
-from farm.events import AttemptFailed, CellFailed, Event, Notice, ReplicaBegan, ReplicaDone, RoundDone, RunBegan, Step
+from farm.events import (
+    AttemptFailed,
+    CellFailed,
+    Event,
+    NodeLost,
+    Notice,
+    ReplicaBegan,
+    ReplicaDone,
+    RoundDone,
+    RunBegan,
+    Step,
+)
+from farm.folders import LocalFolder
 from farm.job_log import JobEnded, LineWriter, as_line, from_line
 from farm.progress import Progress, ProgressFile, read_progress
 from farm.records import Cell, Cohort, Failure, Slot, Workload
@@ -62,6 +76,19 @@ def test_a_failed_attempt_is_over_and_its_reason_is_kept() -> None:
     )
     assert [each.attempt for each in progress.running.values()] == [2]
     assert [each.reason for each in progress.failures] == ["its node went away", "out of memory"]
+
+
+def test_nothing_runs_on_a_node_that_is_gone() -> None:
+    elsewhere = replace(SLOT, node_id="another", hostname="alive")
+    progress = told(
+        [
+            (0, RunBegan(RUN, False, 0, 2, (COHORT,))),
+            (1, ReplicaBegan(COHORT, 0, 1, SLOT)),
+            (1, ReplicaBegan(COHORT, 1, 1, elsewhere)),
+            (2, NodeLost(SLOT.node_id)),
+        ]
+    )
+    assert [each.hostname for each in progress.running.values()] == ["alive"]
 
 
 def test_every_event_comes_back_from_its_line_as_a_screen_needs_it() -> None:
@@ -167,6 +194,38 @@ def test_a_full_disk_does_not_end_a_run_for_its_progress(store: Store) -> None:
     kept = ProgressFile(str(store.root))
     kept.on(RunBegan(RUN, False, 0, 10, (COHORT,)))
     assert read_progress(str(store.root), RUN) is None
+
+
+def test_a_store_that_stalls_keeps_nobody_waiting_and_hears_of_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, now = threading.Event(), [BEGAN_S]
+    replace_ordinarily = LocalFolder.replace
+
+    def stalled(folder: LocalFolder, place: Path, content: bytes) -> None:
+        assert goes_on.wait(60)
+        replace_ordinarily(folder, place, content)
+
+    monkeypatch.setattr(LocalFolder, "replace", stalled)
+    kept = ProgressFile(str(store.root), lambda: now[0], aside=True)
+    for done in range(3):
+        kept.on(RunBegan(RUN, False, done, 10, (COHORT,)))
+        now[0] += 60
+    assert read_progress(str(store.root), RUN) is None
+    goes_on.set()
+    kept.end()
+    told = read_progress(str(store.root), RUN)
+    assert told is not None and (told.done, told.ended) == (2, True)
+
+
+def test_many_replicas_that_end_at_once_are_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+    monkeypatch.setattr(LocalFolder, "replace", lambda _, place, __: written.append(place))
+    kept = ProgressFile(str(store.root), lambda: BEGAN_S)
+    kept.on(RunBegan(RUN, False, 0, 10, (COHORT,)))
+    for done in range(10):
+        kept.on(done_event(done, done + 1, 10))
+    assert len(written) == 1
 
 
 def test_no_results_are_said_with_what_to_do(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from farm.addresses import require_no_credentials
 from farm.cli.commands import (
     DONE,
     SOME_FAILED,
@@ -27,6 +26,7 @@ from farm.cli.commands import (
     SuiteArgument,
     ThreadsOption,
     app,
+    own_command,
 )
 from farm.cli.interruption import if_interrupted
 from farm.cli.screen import error_console, make_screen
@@ -79,11 +79,12 @@ def submit(
             return _list(jobs)
         return _stop(jobs, str(stop)) if attach is None else _follow(jobs, attach, results, quiet)
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
-    if "://" not in results:
+    if "://" in results:
+        require_no_credentials(results)  # before they reach the cluster
+    else:
         open_folder(results).require_writable()  # or they could not come home after all that was measured
     jobs = Jobs(address)
-    command = shlex.join(["farm", *sys.argv[1:]])
-    job = jobs.submit(wanted, results if "://" in results else "", fresh, command)
+    job = jobs.submit(wanted, results if "://" in results else "", fresh, own_command())
     error_console().print(f"job {job}; to follow it again: farm submit --attach {job} --address {address}")
     return DONE if detach else _follow(jobs, job, results, quiet)
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm import __version__
+from farm.addresses import without_credentials
 from farm.cli.interruption import CommandInterruptedError, if_interrupted
 from farm.cli.output import make_console, write
 from farm.cli.screen import error_console, make_screen
@@ -71,6 +72,11 @@ class Effort(StrEnum):
 EffortOption = Annotated[Effort | None, typer.Option("--effort", help="How much certainty to ask for.")]
 
 
+def own_command() -> str:
+    """The command that was given, as it is stored with results: without the credentials in its addresses."""
+    return shlex.join(["farm", *map(without_credentials, sys.argv[1:])])
+
+
 @app.command()
 def run(
     suite: SuiteArgument = None,
@@ -94,7 +100,7 @@ def run(
 
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
     console = Console()
-    command = shlex.join(["farm", *sys.argv[1:]])
+    command = own_command()
     left = "everything published is kept. The same command continues the run"
     with (
         if_interrupted(left),

@@ -10,16 +10,17 @@ from farm.events import Listener
 
 @contextmanager
 def watched(screen: Listener, results: str, metrics: bool) -> Iterator[Listener]:
-    """One listener for all of them. Raises RequestError where there cannot be results at that address."""
+    """One listener for all of them; `metrics` on a cluster. Raises RequestError where there cannot be results at that
+    address."""
     from farm.job_log import Together
     from farm.progress import ProgressFile
 
-    kept = ProgressFile(results)
+    kept = ProgressFile(results, aside=metrics or "://" in results)
     listeners: list[Listener] = [screen, kept]
     if metrics:
         from farm.metrics import Metrics
 
-        listeners.append(Metrics(results))
+        listeners.append(Metrics())
     try:
         yield Together(tuple(listeners))
     finally:
