@@ -44,6 +44,12 @@ def admits(hardware: str, slot: Slot) -> bool:
     return hardware in names
 
 
+def may_admit(hardware: str, labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels may have a slot that `admits` allows, as far as is known before it is asked."""
+    label = label_of(hardware)
+    return label is None or labels.get(label[0]) == label[1]
+
+
 def nothing_fits(hardware: str, classes: Iterable[str]) -> str:
     """Why there is nothing to plan for, and which hardware classes there are instead."""
     found = sorted(set(classes))

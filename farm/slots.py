@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from farm.crew import NodeBusyError
 from farm.errors import RequestError
+from farm.grounds import NodeBusyError
 from farm.guardian import Guardian
 from farm.hardware import classify
 from farm.machine import describe_machine
@@ -138,10 +138,13 @@ def ask_machine(node_id: str) -> Any:
 def tell_machine(asked: Any) -> Machine | None:
     """The answer, or None where the node went away or does not answer.
 
-    Raises RequestError where the farm is not installed there.
+    Raises RequestError where the farm is not installed there, or cannot be sent there.
     """
     try:
         machine: Machine = ray.get(asked, timeout=DESCRIBE_S)
+    except RuntimeEnvSetupError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RequestError(f"what this job brings along cannot be set up there: {reason}") from error
     except RayTaskError as error:
         reason = str(error).strip().splitlines()[-1]
         raise RequestError(
