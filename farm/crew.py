@@ -12,7 +12,7 @@ from typing import Any
 from farm.budget import Budget
 from farm.errors import FarmError
 from farm.events import AttemptFailed, Listener, NodeJoined, NodeLost, Notice, ReplicaBegan
-from farm.grounds import Grounds, Ledger, NodeBusyError
+from farm.grounds import Grounds, Ledger, NodeBusyError, failed_log
 from farm.quarantine import MOST_IN_A_ROW, QUARANTINE_S, Quarantine
 from farm.records import Cohort, Failure, Slot
 from farm.replica import NodeFaultError, NodeUnfitError, ReplicaLostError
@@ -20,8 +20,7 @@ from farm.rows import ReplicaLog
 from farm.schedule import Job, Schedule
 
 MOST_FAILURES = 3
-"""Tries at one replica that may end by its own fault before its cells are published as failed; as many again that are
-more likely the fault of nodes."""
+"""Tries at one replica that may end by its own fault, or by nodes', before its cells are published as failed."""
 
 MOST_NODES_LOST = 5
 """Nodes that may go away under one replica before it is taken for the reason."""
@@ -319,10 +318,3 @@ def _first(errors: BaseExceptionGroup[FarmError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def failed_log(job: Job, slot: Slot, failure: Failure) -> ReplicaLog:
-    """What is published of a replica that could not be measured: every cell failed."""
-    log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
-    log.failures = {cell.cell: failure for cell in job.cohort.cells}
-    return log

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from farm.records import Cohort, Slot
+from farm.records import Cohort, Failure, Slot
 from farm.rows import ReplicaLog
 from farm.schedule import Job, Kind, Schedule
 from farm.variance import VarianceParts
@@ -45,3 +45,10 @@ class Ledger(Protocol):
 
     async def publish(self, job: Job, log: ReplicaLog, schedule: Schedule) -> None:
         """Publish the replica, finish it in the schedule, ask there for as many more as it shows to be needed."""
+
+
+def failed_log(job: Job, slot: Slot, failure: Failure) -> ReplicaLog:
+    """What is published of a replica that could not be measured: every cell failed."""
+    log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
+    log.failures = {cell.cell: failure for cell in job.cohort.cells}
+    return log

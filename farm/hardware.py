@@ -54,6 +54,7 @@ def nothing_fits(hardware: str, classes: Iterable[str]) -> str:
     """Why there is nothing to plan for, and which hardware classes there are instead."""
     found = sorted(set(classes))
     there = f"there are {', '.join(found)}" if found else "there is none at all"
+    wanted = f"is of class '{hardware}', and none has that name; "
     if label_of(hardware) is not None:
-        return f"hardware: no node has the label {hardware}; of classes {there}. farm plan shows nodes and labels"
-    return f"hardware: no node is of class '{hardware}', and none has that name; {there}. farm plan shows the classes"
+        wanted = f"has the label {hardware}; of classes "
+    return f"hardware: no node {wanted}{there}. `farm plan --address` shows nodes, labels and classes"

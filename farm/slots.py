@@ -120,13 +120,21 @@ def workers_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     }
 
 
-def discover_nodes() -> list[Node]:
-    """Ask every node of the cluster that may be measured on what it is made of."""
+def discover_nodes() -> tuple[list[Node], list[str]]:
+    """Ask every node of the cluster that may be measured on what it is made of; the nodes, and why others are none."""
     alive = alive_nodes()
     found = workers_of(alive) or alive
     asked = {node_id: ask_machine(node_id) for node_id in found}
-    described = ((node_id, tell_machine(asked[node_id])) for node_id in found)
-    return [as_node(found[node_id], machine) for node_id, machine in described if machine is not None]
+    nodes, left_out = [], []
+    for node_id, node in found.items():
+        try:
+            machine = tell_machine(asked[node_id])
+        except RequestError as error:
+            left_out.append(f"node {node.get('NodeManagerHostname', node_id)} is left out: {error}")
+            continue
+        if machine is not None:
+            nodes.append(as_node(node, machine))
+    return nodes, left_out
 
 
 def ask_machine(node_id: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from farm.budget import Budget
 from farm.cluster import MOST_SILENCES, RayCluster
 from farm.errors import RequestError
 from farm.events import Notice
+from farm.preview import preview
 from farm.slots import HEAD_RESOURCE
 from farm.stopping import EFFORTS
 
@@ -127,3 +129,15 @@ def test_a_suite_that_names_the_gpu_waits_for_a_node_that_has_one(monkeypatch) -
     ray, told = _Ray(monkeypatch, HEAD, _node("worker")), Told()
     with pytest.raises(RequestError, match=r"no node with a GPU is up, nor came within 0 s"):
         ray.cluster(told, devices=["cpu", "cuda"], limits={"node_s": 0.001}).first_slots()
+
+
+def test_a_plan_on_a_cluster_shows_nodes_classes_and_labels_and_so_does_its_refusal(monkeypatch) -> None:
+    ray = _Ray(monkeypatch, HEAD, _node("foreign"), _node("good", {"hardware": "blue"}))
+    ray.answers["foreign"] = RequestError("No module named 'farm'")
+    monkeypatch.setattr(slots, "connected", lambda _: nullcontext())
+    monkeypatch.setattr("farm.preview._model", lambda _: MODEL)
+    there = ["node here: class plain-blue; labels hardware=blue", "node foreign is left out: No module named 'farm'"]
+    assert list(preview(suite_of(), "auto").footer[-2:]) == there
+    with pytest.raises(RequestError, match="no node is of class 'red'") as refused:
+        preview(suite_of(hardware="red"), "auto")
+    assert str(refused.value).splitlines()[1:] == there
