@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from farm import slots
 from farm.cargo import Cargo
 from farm.cohort import CohortProcess
 from farm.errors import FarmError, RequestError
 from farm.events import Notice
-from farm.hardware import admits, label_of, nothing_fits
+from farm.hardware import CLASS_LABEL, admits, label_of, may_admit, nothing_fits
+from farm.node_wish import NodeWish, nodes_wanted, usual_kind
 from farm.records import Failure, Machine, Slot
-from farm.replica import Bench, ReplicaLostError, measure_replica, prepare_replica
+from farm.replica import Bench, NodeFaultError, NodeUnfitError, measure_replica, prepare_replica
 from farm.rows import ReplicaLog
-from farm.schedule import Job
-from farm.suite import Suite
+from farm.schedule import Job, Kind
 from farm.variance import VarianceParts
 
 LOCK_POLL_S = 2.0
@@ -35,9 +36,11 @@ CLOSE_S = 15.0
 UP_POLL_S = 1.0
 """How often the cluster is asked for nodes while there is none to begin with."""
 
-
 NODE_DEATH_S = 60.0
 """Ray takes up to half a minute to be sure that a node is gone."""
+
+MOST_SILENCES = 3
+"""So many times a node is asked what it is made of, if Ray cannot get an answer."""
 
 
 class RayCluster:
@@ -50,134 +53,190 @@ class RayCluster:
     def __init__(self, bench: Bench, shared: bool) -> None:
         self._bench = bench
         self._suite = bench.suite
-        self._shared = shared
+        self.shared = shared
         self._on_head = False
         self._slots: dict[str, list[Slot]] = {}
-        self._asked: dict[str, Any] = {}
+        self._asked: dict[str, tuple[Any, float]] = {}
+        self._silences: Counter[str] = Counter()
+        self._refusal = ""
         self._up: set[str] = set()
         self._told: set[str] = set()
-        self._wish = NodeWish(bench.suite)
+        self._wish = NodeWish()
+        self._labels: dict[str, tuple[str, str]] = {}
         self._cargo = Cargo(bench.model.folder)
         self.machines: dict[str, Machine] = {}
 
     def first_slots(self) -> list[Slot]:
-        """The slots to plan for; where no node that fits is up yet, the cluster is asked for some and waited for.
+        """The slots to plan for; where none is up for all that the suite names, the cluster is asked for nodes.
 
         Raises RequestError where none comes, or where `hardware` names what nodes that are up are not.
         """
         started, limit_s = time.monotonic(), self._suite.limits.node_s
-        waiting = False
-        while not (found := self._first_look()):
-            self._refuse_unknown_name()
+        kind = usual_kind(self._suite)
+        while not self._covers(found := self._first_look()):
+            self._refuse_what_cannot_come()
             if time.monotonic() - started > limit_s:
-                raise RequestError(f"{self._wish.words()}, nor came within {limit_s:.0f} s; start one")
-            self._wish.ask(self._suite.nodes)
-            if not waiting:
-                waiting = True
-                remedy = f"the cluster was asked for one; waiting up to {limit_s:.0f} s"
-                self._bench.listener.on(Notice(f"{self._wish.words()} yet", remedy))
+                raise RequestError(f"no {kind} is up, nor came within {limit_s:.0f} s; start one")
+            remedy = f"the cluster was asked for one; waiting up to {limit_s:.0f} s"
+            self._tell_once(f"no {kind} is up yet", remedy)
+            self._ask({kind: max(1, self._suite.nodes - len(found))})
             time.sleep(UP_POLL_S)
-        if waiting:
-            self._bench.budget.wait_for_nodes(time.monotonic() - started)
-        return [slot for each in found.values() for slot in each]
+            self._bench.budget.restart()
+        first = [slot for each in found.values() for slot in each]
+        self._bench.budget.begin_with({slot.hardware_class for slot in first})
+        return first
 
-    async def slots(self) -> Mapping[str, Sequence[Slot]]:
-        """The slots of every node that is up now and that the suite admits, by the node's id."""
-        if not self._shared:
+    async def slots(self, waiting: Mapping[Kind, int]) -> Mapping[str, Sequence[Slot]]:
+        """The slots of every node that is up now and that the suite admits, by the node's id.
+
+        The cluster is asked for such as would help with what waits.
+        """
+        if not self.shared:
             return (
                 self._slots
             )  # a private cluster's only node is gone when this process is; asking costs its cores time
         alive = await asyncio.to_thread(slots.alive_nodes)
         self._up = set(alive)
-        found = self._described(alive if self._on_head else slots.workers_of(alive), wait_s=0)
-        self._wish.ask(self._suite.nodes - len(found))
+        workers = slots.workers_of(alive)
+        found = self._described(workers, wait_s=0)
+        if self._on_head:
+            found |= self._unless_replaced({id_: node for id_, node in alive.items() if id_ not in workers}, found)
+        self._ask(nodes_wanted(self._suite, waiting, found.values(), self._labels))
         return found
 
     def reserve(self, slot: Slot) -> AbstractAsyncContextManager[PlacementGroup]:
         """Hold the slot. Raises NodeBusyError."""
         return slots.reserve(slot)
 
+    @asynccontextmanager
     async def attempt(
         self, job: Job, slot: Slot, place: PlacementGroup, share_s: float | None, parts: VarianceParts
-    ) -> ReplicaLog:
+    ) -> AsyncIterator[ReplicaLog]:
         """Measure one replica in processes of its own. Raises ReplicaLostError where it must start over."""
         log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
         remote = ray.remote(CohortProcess).options(**slots.in_slot(place, slot))
         cohort = remote.remote(slot, self._suite.limits, self._bench.effort.turn_calls)
         try:
-            await self._lock(cohort, slot)
-            await self._bring_model(slot)
-            await prepare_replica(log, cohort, self._bench)
-            started = time.monotonic()
-            await measure_replica(log, cohort, self._bench, share_s, parts)
-            self._bench.budget.took(job.cohort, time.monotonic() - started)
-            return log
-        except RayError as error:
-            # If the node is gone, it is that which must be known, and whoever sees it will cancel this.
-            await _wait_for_answer(slot.node_id)
-            raise ReplicaLostError(
-                Failure("failed", f"the cohort's process was lost: {_first_words(error)}")
-            ) from error
+            try:
+                await self._measure(log, cohort, share_s, parts)
+            except RayError as error:
+                # If the node is gone, it is that which must be known, and whoever sees it will cancel this.
+                await _wait_for_answer(slot.node_id)
+                reason = f"the cohort's process was lost: {_first_words(error)}"
+                raise NodeFaultError(Failure("failed", reason)) from error
+            yield log
         finally:
             await self._end(cohort, slot)
 
+    async def _measure(self, log: ReplicaLog, cohort: Any, share_s: float | None, parts: VarianceParts) -> None:
+        """All of a replica but its processes' end; waiting and fetching the model cost no budget."""
+        with self._bench.budget.excluded(log.slot.node_id):
+            await self._lock(cohort, log.slot)
+            await self._bring_model(log.slot)
+        await prepare_replica(log, cohort, self._bench)
+        started = time.monotonic()
+        await measure_replica(log, cohort, self._bench, share_s, parts)
+        self._bench.budget.took(log.cohort, time.monotonic() - started)
+
     def _first_look(self) -> dict[str, list[Slot]]:
-        """The slots of workers; without any, of whatever there is."""
+        """The slots of workers; where there is none, of whatever there is."""
         alive = slots.alive_nodes()
         self._up = set(alive)
-        found = self._described(slots.workers_of(alive), slots.DESCRIBE_S)
-        if not found:
-            found = self._described(alive, slots.DESCRIBE_S)
-            self._on_head = bool(found)
-            if found and self._shared:
-                message = "the cluster has no node but its head and this driver's"
-                self._bench.listener.on(Notice(message, "their own work disturbs what is measured: add a worker node"))
+        workers = slots.workers_of(alive)
+        found = self._described(workers or alive, slots.DESCRIBE_S)
+        self._on_head = not workers and bool(found)
+        if self._on_head and self.shared:
+            message = "the cluster has no node but its head and this driver's"
+            self._tell_once(message, "their own work disturbs what is measured: add a worker node")
         return found
+
+    def _covers(self, found: Mapping[str, Sequence[Slot]]) -> bool:
+        """Whether there is a slot for every device that the suite names."""
+        named = {device for device in self._suite.devices if device != "auto"} if self.shared else set()
+        return bool(found) and named <= {"cuda" if slot.gpu else "cpu" for each in found.values() for slot in each}
+
+    def _unless_replaced(
+        self, own: Mapping[str, Mapping[str, Any]], workers: Mapping[str, Sequence[Slot]]
+    ) -> dict[str, list[Slot]]:
+        """The slots of the head and of this process's node, until workers of their classes are there."""
+        here = self._described(own, wait_s=0)
+        if not _classes(here) <= _classes(workers):
+            return here
+        self._on_head = False
+        self._tell_once(
+            "a worker node is there", "nothing is measured on the head any more; what was begun starts over"
+        )
+        return {}
+
+    def _ask(self, wanted: Mapping[Any, int]) -> None:
+        """Ask the autoscaler, once every node that is up has said whether it is a help."""
+        if any(time.monotonic() - since_s < slots.DESCRIBE_S for _, since_s in self._asked.values()):
+            return
+        for message in self._wish.ask(wanted, self._up):
+            self._tell_once(message, "no more are asked for")
 
     def _described(self, nodes: Mapping[str, Mapping[str, Any]], wait_s: float) -> dict[str, list[Slot]]:
         """The slots of these nodes. Those not known yet are asked what they are; their answers may take `wait_s`."""
-        for node_id in nodes.keys() - self._slots.keys() - self._asked.keys():
-            self._asked[node_id] = slots.ask_machine(node_id)
-        for node_id, asked in list(self._asked.items()):
-            ready, _ = ray.wait([asked], timeout=wait_s)
-            if ready or node_id not in nodes:
+        admitted = {id_: node for id_, node in nodes.items() if may_admit(self._suite.hardware, node.get("Labels", {}))}
+        for node_id in admitted.keys() - self._slots.keys() - self._asked.keys():
+            self._asked[node_id] = (slots.ask_machine(node_id), time.monotonic())
+        asked = [reference for reference, _ in self._asked.values()]
+        ready = set(ray.wait(asked, num_returns=len(asked), timeout=wait_s)[0]) if asked else set()
+        for node_id, (reference, since_s) in list(self._asked.items()):
+            if node_id in admitted and reference in ready:
                 del self._asked[node_id]
-                if ready and node_id in nodes:
-                    self._learn(nodes[node_id], asked, may_fail=wait_s == 0)
-        return {node_id: mine for node_id in nodes if (mine := self._slots.get(node_id))}
+                self._learn(admitted[node_id], reference)
+            elif node_id not in self._up:
+                del self._asked[node_id]
+            elif time.monotonic() - since_s > slots.DESCRIBE_S:
+                self._tell_once(f"node {node_id} does not say what it is made of", "the run goes on without it")
+        return {node_id: mine for node_id in admitted if (mine := self._slots.get(node_id))}
 
-    def _learn(self, told: Mapping[str, Any], asked: Any, may_fail: bool) -> None:
-        """Remember a node's slots; a late one on which the farm is not installed is none of the run's business."""
+    def _learn(self, told: Mapping[str, Any], asked: Any) -> None:
+        """Remember a node's slots; one on which the farm cannot run is left out."""
         try:
             machine = slots.tell_machine(asked)
         except RequestError as error:
-            if not may_fail:
-                raise
-            self._slots[told["NodeID"]] = []
-            self._bench.listener.on(Notice("a node that joined is left out", str(error)))
+            self._leave_out(told, str(error))
             return
         if machine is None:
+            self._silences[told["NodeID"]] += 1
+            if self._silences[told["NodeID"]] == MOST_SILENCES:
+                self._leave_out(told, "Ray cannot get an answer from it")
             return
         node = slots.as_node(told, machine)
         self.machines[node.machine.hardware_class] = node.machine
+        own_label = dict(node.labels).get(CLASS_LABEL)
+        if label := (CLASS_LABEL, own_label) if own_label else label_of(self._suite.hardware):
+            self._labels[node.machine.hardware_class] = label
         devices = slots.devices_of(self._suite.devices, node.machine)
         own = slots.slots_of(node, devices, self._suite.smt, self._suite.exclusive)
         self._slots[node.node_id] = [slot for slot in own if admits(self._suite.hardware, slot)]
 
-    def _refuse_unknown_name(self) -> None:
+    def _leave_out(self, told: Mapping[str, Any], reason: str) -> None:
+        self._slots[told["NodeID"]] = []
+        self._refusal = self._refusal or reason
+        self._tell_once(f"node {told.get('NodeManagerHostname', told['NodeID'])} is left out", reason)
+
+    def _refuse_what_cannot_come(self) -> None:
         """A class or host that nodes which are up do not have is a mistake; a label may be of nodes still to come."""
         hardware = self._suite.hardware
-        may_come = self._shared and (hardware in ("any", "all") or label_of(hardware) is not None)
+        may_come = self.shared and (hardware in ("any", "all") or label_of(hardware) is not None)
         if self.machines and not may_come:
             raise RequestError(nothing_fits(hardware, self.machines))
+        if self._refusal and not self.machines and not self._asked:
+            raise RequestError(self._refusal)
+
+    def _tell_once(self, message: str, remedy: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._bench.listener.on(Notice(message, remedy))
 
     async def _lock(self, cohort: Any, slot: Slot) -> None:
         """Wait until no other farm on that machine measures on the slot's cores."""
         while not await cohort.lock_slot.remote():
-            if slot.hostname not in self._told:
-                self._told.add(slot.hostname)
-                message = f"another cohort is measuring on {slot.hostname}, on cores that are needed"
-                self._bench.listener.on(Notice(message, "waiting until it is done"))
+            message = f"another cohort is measuring on {slot.hostname}, on cores that are needed"
+            self._tell_once(message, "waiting until it is done")
             await asyncio.sleep(LOCK_POLL_S)
 
     async def _bring_model(self, slot: Slot) -> None:
@@ -185,16 +244,22 @@ class RayCluster:
         try:
             await self._cargo.bring(slot.node_id)
         except FarmError as error:
-            raise ReplicaLostError(Failure("failed", str(error))) from error
+            raise NodeUnfitError(Failure("failed", str(error))) from error
 
     async def _end(self, cohort: Any, slot: Slot) -> None:
         """End a cohort and all its processes, politely first where its node is up."""
-        if slot.node_id in self._up:
-            with contextlib.suppress(RayError, TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await cohort.close.remote()
-        with contextlib.suppress(RayError):
-            ray.kill(cohort, no_restart=True)
+        try:
+            if slot.node_id in self._up:
+                with contextlib.suppress(RayError, TimeoutError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await cohort.close.remote()
+        finally:
+            with contextlib.suppress(RayError):
+                ray.kill(cohort, no_restart=True)
+
+
+def _classes(nodes: Mapping[str, Sequence[Slot]]) -> set[str]:
+    return {slot.hardware_class for slots_of_node in nodes.values() for slot in slots_of_node}
 
 
 def _first_words(error: RayError) -> str:
@@ -212,34 +277,3 @@ async def _wait_for_answer(node_id: str) -> None:
                     await slots.ask_machine(node_id)
                     return
                 await asyncio.sleep(UP_POLL_S)
-
-
-class NodeWish:
-    """Asks the cluster's autoscaler for nodes that a suite can use, by a placement group that waits for them.
-
-    A group, because it ends with this process and adds to what others ask for; `request_resources` would replace it.
-    """
-
-    def __init__(self, suite: Suite) -> None:
-        self._label = label_of(suite.hardware)
-        self._bundle = {"CPU": 1} | ({"GPU": 1} if set(suite.devices) == {"cuda"} else {})
-        self._group: PlacementGroup | None = None
-
-    def words(self) -> str:
-        """What is missing."""
-        kind = "GPU" if "GPU" in self._bundle else "CPU"
-        label = f" and the label {'='.join(self._label)}" if self._label else ""
-        return f"no node with a {kind}{label} is up"
-
-    def ask(self, missing: int) -> None:
-        """Ask for so many nodes more than there are; what was asked for is taken back when it is there."""
-        if self._group is not None and (missing <= 0 or _is_placed(self._group)):
-            remove_placement_group(self._group)
-            self._group = None
-        if missing > 0 and self._group is None:
-            selector = {"bundle_label_selector": [dict([self._label])] * missing} if self._label else {}
-            self._group = placement_group([self._bundle] * missing, strategy="STRICT_SPREAD", **selector)
-
-
-def _is_placed(group: PlacementGroup) -> bool:
-    return bool(placement_group_table(group).get("state") == "CREATED")

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from farm.budget import Budget
 from farm.errors import FarmError
 from farm.events import AttemptFailed, Listener, NodeJoined, NodeLost, Notice, ReplicaBegan
+from farm.grounds import Grounds, Ledger, NodeBusyError, failed_log
+from farm.quarantine import MOST_IN_A_ROW, QUARANTINE_S, Quarantine
 from farm.records import Cohort, Failure, Slot
-from farm.replica import ReplicaLostError
+from farm.replica import NodeFaultError, NodeUnfitError, ReplicaLostError
 from farm.rows import ReplicaLog
 from farm.schedule import Job, Schedule
-from farm.variance import VarianceParts
 
 MOST_FAILURES = 3
-"""Tries at one replica that may end by its own fault before its cells are published as failed."""
+"""Tries at one replica that may end by its own fault, or by nodes', before its cells are published as failed."""
 
 MOST_NODES_LOST = 5
 """Nodes that may go away under one replica before it is taken for the reason."""
@@ -28,38 +30,6 @@ POLL_S = 2.0
 
 BUSY_RETRY_S = 5.0
 """After this long a node that other work holds is tried again."""
-
-
-class NodeBusyError(Exception):
-    """Other work on the cluster holds the node."""
-
-
-class Grounds(Protocol):
-    """Where replicas are measured: a Ray cluster, or a simulated one."""
-
-    async def slots(self) -> Mapping[str, Sequence[Slot]]:
-        """The slots of every node that is up now, by the node's id."""
-
-    def reserve(self, slot: Slot) -> AbstractAsyncContextManager[Any]:
-        """Hold the slot; what it yields is handed to `attempt`. Raises NodeBusyError."""
-
-    async def attempt(
-        self, job: Job, slot: Slot, place: Any, share_s: float | None, parts: VarianceParts
-    ) -> ReplicaLog:
-        """Measure one replica in a reserved slot. Raises ReplicaLostError; is cancelled when the node is gone."""
-
-
-class Ledger(Protocol):
-    """Where replicas are published."""
-
-    async def adopt(self, job: Job, schedule: Schedule) -> bool:
-        """Whether another farm published this replica meanwhile; then it is finished."""
-
-    def parts(self, cohort: Cohort) -> VarianceParts:
-        """What the cohort's published replicas tell of how rounds and processes differ."""
-
-    async def publish(self, job: Job, log: ReplicaLog, schedule: Schedule) -> None:
-        """Publish the replica, finish it in the schedule, ask there for as many more as it shows to be needed."""
 
 
 class Crew:
@@ -78,7 +48,7 @@ class Crew:
     ) -> None:
         """`plan_for` gives the cohorts that slots of a node that joined make possible, if the suite wants them.
 
-        After `patience_s` without any node to work on, the crew gives up.
+        After `patience_s` without any node to work on, the crew gives up; nodes that others hold are waited for.
         """
         self._grounds = grounds
         self._schedule = schedule
@@ -87,12 +57,14 @@ class Crew:
         self._listener = listener
         self._plan_for = plan_for
         self._patience_s = patience_s
-        self._idle: dict[asyncio.Future[None], Sequence[Slot]] = {}
+        self._idle: dict[asyncio.Future[None], Callable[[], Sequence[Slot]]] = {}
         self._complete = asyncio.Event()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._useless: set[str] = set()
+        self._quarantine = Quarantine()
         self._reserved = 0
-        self._why_idle = ""
+        self._held: set[Slot] = set()
+        self._unfit = ""
         self._told: set[str] = set()
 
     async def work(self) -> None:
@@ -109,13 +81,13 @@ class Crew:
         clock = asyncio.get_running_loop().time
         idle_since = clock()
         while not self._schedule.complete:
-            up = await self._grounds.slots()
+            up = await self._grounds.slots(self._schedule.waiting_by_kind())
             for node_id in [node_id for node_id in self._serving if node_id not in up]:
                 self._serving.pop(node_id).cancel()
                 self._listener.on(NodeLost(node_id))
             for node_id in up.keys() - self._serving.keys() - self._useless:
                 self._welcome(group, node_id, up[node_id])
-            idle_since = clock() if self._reserved else idle_since
+            idle_since = clock() if self._reserved or self._held else idle_since
             self._bear_idleness(clock() - idle_since)
             try:
                 await asyncio.wait_for(self._complete.wait(), POLL_S)
@@ -132,6 +104,7 @@ class Crew:
             self._useless.add(node_id)
             return
         self._listener.on(NodeJoined(node_id, slots[0].hostname, slots[0].hardware_class, len(useful)))
+        self._budget.join(slots[0].hardware_class)
         for slot in useful:
             self._schedule.join(slot)
         worker = group.create_task(self._serve(useful))
@@ -141,12 +114,13 @@ class Crew:
     def _let_go(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
             self._schedule.leave(slot)
-        self._tell_of_work(len(self._idle))  # it may have been told of a job that it did not take any more
+        self._held -= set(slots)
+        self._tell_all()  # it may have been told of a job that it did not take any more
 
     def _bear_idleness(self, idle_s: float) -> None:
         """Say once what is waited for; raise FarmError when it has been long enough."""
         missing = [f"no node of class {each} is up" for each in self._schedule.classes_waited_for()]
-        reason = "; ".join([*missing, *([self._why_idle] if self._why_idle and not self._reserved else [])])
+        reason = "; ".join([*missing, *([self._unfit] if self._unfit else [])])
         if not reason:
             return
         if idle_s > self._patience_s:
@@ -167,7 +141,7 @@ class Crew:
                 for slot in self._next_to_work(slots, working):
                     working[slot] = group.create_task(self._work(slot))
                 more_work = asyncio.get_running_loop().create_future()
-                self._idle[more_work] = [slot for slot in slots if slot not in working]
+                self._idle[more_work] = partial(self._next_to_work, slots, working)
                 try:
                     await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -186,23 +160,40 @@ class Crew:
         if job is None:
             return
         try:
-            async with self._grounds.reserve(slot) as place:
-                self._reserved += 1
-                try:
-                    while job is not None:
-                        taken, job = job, None
-                        await self._measure(taken, slot, place)
-                        job = self._schedule.take(slot)
-                finally:
-                    self._reserved -= 1
+            async with self._reserve(slot) as place:
+                while job is not None:
+                    taken, job = job, None
+                    await self._measure(taken, slot, place)
+                    job = self._schedule.take(slot)
         except NodeBusyError as busy:
-            self._why_idle = str(busy)
-            self._tell_once(str(busy), "waiting for it; nodes that are free go on")
-            self._give_back(replace(job, avoid=None) if job else None)
+            self._hold(slot, by_others=True)
+            self._tell_once(str(busy), "waiting until it is free, however long; nodes that are free go on")
+            self._give_back(job)
             job = None
-            await asyncio.sleep(BUSY_RETRY_S)
+            with self._budget.excluded(slot.node_id):
+                await asyncio.sleep(BUSY_RETRY_S)
         finally:
             self._give_back(job)
+
+    @asynccontextmanager
+    async def _reserve(self, slot: Slot) -> AsyncIterator[Any]:
+        """Hold the slot; waiting for it costs no budget. Raises NodeBusyError."""
+        async with AsyncExitStack() as ends:
+            with self._budget.excluded(slot.node_id):
+                place = await ends.enter_async_context(self._grounds.reserve(slot))
+            self._hold(slot, by_others=False)
+            self._reserved += 1
+            try:
+                yield place
+            finally:
+                self._reserved -= 1
+
+    def _hold(self, slot: Slot, by_others: bool) -> None:
+        """Note whether other work holds the slot's node: what failed elsewhere does not wait for it then."""
+        (self._held.add if by_others else self._held.discard)(slot)
+        self._schedule.hold(slot.node_id, by_others)
+        if by_others:
+            self._tell_all()
 
     async def _measure(self, job: Job, slot: Slot, place: Any) -> None:
         """Measure and publish one replica; whatever keeps it from that, it waits again."""
@@ -211,7 +202,7 @@ class Crew:
             again = await self._settle(job, slot, place)
             settled = True
         finally:
-            if not settled:  # the node is gone, or the run ends
+            if not settled and self._schedule.in_work(job):  # the node is gone, or the run ends
                 self._give_back(replace(job, attempt=job.attempt + 1, nodes_lost=job.nodes_lost + 1))
         self._give_back(again)
         if self._schedule.complete:
@@ -233,27 +224,70 @@ class Crew:
         self._listener.on(ReplicaBegan(job.cohort, job.replica, job.attempt, slot))
         share_s = self._budget.share_s(job, slot, self._schedule)
         try:
-            log = await self._grounds.attempt(job, slot, place, share_s, self._ledger.parts(job.cohort))
+            async with self._grounds.attempt(job, slot, place, share_s, self._ledger.parts(job.cohort)) as log:
+                await self._publish(job, log)
         except ReplicaLostError as lost:
-            return await self._after_failure(job, slot, lost.failure)
-        await self._publish(job, log)
+            return await self._after_failure(job, slot, lost)
+        self._quarantine.succeeded(slot.node_id)
         return None
 
-    async def _after_failure(self, job: Job, slot: Slot, failure: Failure) -> Job | None:
+    async def _after_failure(self, job: Job, slot: Slot, lost: ReplicaLostError) -> Job | None:
         """The next try, on another node if there is one; None once the replica is published as failed."""
+        failure = lost.failure
         self._listener.on(AttemptFailed(job.cohort, job.replica, job.attempt, slot, failure))
         self._listener.on(Notice(f"attempt {job.attempt} of {job.cohort.cohort} failed: {failure.reason}"))
-        if failure.status == "failed" and job.failures + 1 < MOST_FAILURES:
-            return replace(job, attempt=job.attempt + 1, failures=job.failures + 1, avoid=slot.node_id)
-        await self._publish(
-            job, failed_log(job, slot, replace(failure, reason=f"the baseline failed: {failure.reason}"))
-        )
+        again = replace(job, attempt=job.attempt + 1, tried=job.tried | {slot.node_id})
+        if isinstance(lost, NodeUnfitError):
+            self._unfit = failure.reason
+            self._set_aside(slot, f"{slot.hostname} is left out: {failure.reason}", "mend it and start the node again")
+            return again
+        if failure.status == "failed":
+            self._suspect(job, slot, failure)
+        if isinstance(lost, NodeFaultError):
+            again = replace(again, node_faults=job.node_faults + 1)
+        else:
+            again = replace(again, failures=job.failures + 1)
+            failure = replace(failure, reason=f"the baseline failed: {failure.reason}")
+        if failure.status == "failed" and max(again.failures, again.node_faults) < MOST_FAILURES:
+            return again
+        await self._publish(job, failed_log(job, slot, failure))
+        if len(again.tried) > 1:
+            for node_id in self._quarantine.fails_everywhere(job.cohort.cohort):
+                self._let_back(node_id)
         return None
 
+    def _suspect(self, job: Job, slot: Slot, failure: Failure) -> None:
+        """A node where nothing succeeds any more is left alone for a while, if another can do its work."""
+        if self._quarantine.failed(slot.node_id, job.cohort.cohort) and self._schedule.replaceable(slot):
+            self._quarantine.begin(slot.node_id)
+            message = f"{MOST_IN_A_ROW} cohorts in a row failed on {slot.hostname}, the last because: {failure.reason}"
+            self._set_aside(slot, message, f"it gets no work for {QUARANTINE_S:.0f} s; other nodes go on")
+            asyncio.get_running_loop().call_later(QUARANTINE_S, self._end_quarantine, slot.node_id)
+
+    def _end_quarantine(self, node_id: str) -> None:
+        if self._quarantine.end(node_id):
+            self._let_back(node_id)
+
+    def _set_aside(self, slot: Slot, message: str, remedy: str) -> None:
+        self._schedule.set_aside(slot.node_id)
+        self._listener.on(Notice(message, remedy))
+        self._tell_all()
+
+    def _let_back(self, node_id: str) -> None:
+        self._schedule.let_back(node_id)
+        self._tell_all()
+
     async def _publish(self, job: Job, log: ReplicaLog) -> None:
+        """Publish a replica. Once that has begun it is done, even where its node goes or the run ends meanwhile."""
         before = self._schedule.total
-        await self._ledger.publish(job, log, self._schedule)
-        self._tell_of_work(self._schedule.total - before)
+        publishing = asyncio.ensure_future(self._ledger.publish(job, log, self._schedule))
+        try:
+            await asyncio.shield(publishing)
+        except asyncio.CancelledError:
+            await publishing
+            raise
+        finally:
+            self._tell_of_work(self._schedule.total - before)
 
     def _give_back(self, job: Job | None) -> None:
         if job is not None:
@@ -262,12 +296,15 @@ class Crew:
 
     def _tell_of_work(self, jobs: int) -> None:
         """Wake as many of the workers that found nothing to do as there are jobs that are new to them."""
-        for waiting, slots in list(self._idle.items()) if jobs else ():
-            if not waiting.done() and any(self._schedule.has_work(slot) for slot in slots):
+        for waiting, next_to_work in list(self._idle.items()) if jobs else ():
+            if not waiting.done() and next_to_work():
                 waiting.set_result(None)
                 jobs -= 1
             if not jobs:
                 return
+
+    def _tell_all(self) -> None:
+        self._tell_of_work(len(self._idle))
 
     def _tell_once(self, message: str, remedy: str) -> None:
         if message not in self._told:
@@ -281,10 +318,3 @@ def _first(errors: BaseExceptionGroup[FarmError]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def failed_log(job: Job, slot: Slot, failure: Failure) -> ReplicaLog:
-    """What is published of a replica that could not be measured: every cell failed."""
-    log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
-    log.failures = {cell.cell: failure for cell in job.cohort.cells}
-    return log

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from farm import slots, speedups
 from farm.bench import check_calibration, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
-from farm.errors import FarmError, RequestError
+from farm.errors import FarmError, RequestError, ResultsError
 from farm.events import Listener, Notice, RunBegan, Silent, StepReporter
 from farm.folders import Place
 from farm.hardware import takes_every_class
@@ -23,10 +23,10 @@ from farm.plan import Plan, check_lengths, make_plan, resolve_devices
 from farm.records import Cohort, Slot
 from farm.replica import Bench
 from farm.rows import RunIdentity
-from farm.runs import OpenRun, open_run, set_damaged_aside
+from farm.runs import OpenRun, of_unfinished, open_run, set_damaged_aside
 from farm.schedule import Schedule
 from farm.stopping import Effort
-from farm.store import Store
+from farm.store import RunRecord, Store
 from farm.suite import Suite
 from tasks.models import read_architecture, resolve_model
 
@@ -73,14 +73,7 @@ def run_suite(
             ends.enter_context(slots.connected(address))
         shared = address is not None
         cluster = RayCluster(bench, shared)
-        found = cluster.first_slots()
-        machines = list(cluster.machines.values())
-        resolve_devices(suite, machines)
-        if shared:
-            check_calibration(suite, model, machines, listener)
-        plan = make_plan(suite, model, found, cluster.machines)
-        texts = bench.evaluation.sha256 if bench.evaluation else None
-        opened = open_run(store, plan, describe_environment(), command, texts_sha256=texts, fresh=fresh)
+        plan, opened = _open(store, bench, cluster, command=command, fresh=fresh)
         with logged(store, opened.record.run, listener) as book:
             bench.listener = book
             _tell(plan, opened, book)
@@ -90,21 +83,40 @@ def run_suite(
             except asyncio.CancelledError:
                 raise KeyboardInterrupt from None
     table = speedups.rebuild(store, opened.record.run)
-    _finish(store, opened, plan)
+    _finish(store, opened)
     failed = sum(status in ("failed", "invalid") for status in table["status"].to_pylist())
     return Outcome(opened.record.run, store.root, failed)
 
 
+def _open(store: Store, bench: Bench, cluster: RayCluster, *, command: str, fresh: bool) -> tuple[Plan, OpenRun]:
+    """Plan for the nodes that are up, and begin the run or go on with one that was cut short."""
+    suite, model = bench.suite, bench.model
+    found = cluster.first_slots()
+    machines = list(cluster.machines.values())
+    resolve_devices(suite, machines)
+    if cluster.shared:
+        check_calibration(suite, model, machines, bench.listener)
+    environment, texts = describe_environment(), bench.evaluation.sha256 if bench.evaluation else None
+    if not fresh:
+        found = list(of_unfinished(store, suite, model, found, environment, texts_sha256=texts))
+    plan = make_plan(suite, model, found, cluster.machines)
+    return plan, open_run(store, plan, environment, command, texts_sha256=texts, fresh=fresh)
+
+
 def _tell(plan: Plan, opened: OpenRun, book: Logbook) -> None:
     """What to know before anything is measured."""
-    for what, reason in plan.left_out.items():
-        book.on(Notice(f"{what} is left out", reason))
+    _tell_left_out(plan, book)
     for other in book.others:
         remedy = "this one begins at the other end; every replica is published once, by whoever is first"
         book.on(Notice(f"another farm ({other}) is measuring this run", remedy))
-    for missing in _missing_classes(plan, opened):
+    for missing in _missing_classes(opened.record, {cohort.hardware_class for cohort in plan.cohorts}):
         remedy = "what this run lacks of it is not measured now; start one and give the same command again"
-        book.on(Notice(f"no node of class {missing} is up, with which this run began", remedy))
+        book.on(Notice(f"no node of class {missing} is up, which belongs to this run", remedy))
+
+
+def _tell_left_out(plan: Plan, listener: Listener) -> None:
+    for what, reason in plan.left_out.items():
+        listener.on(Notice(f"{what} is left out", reason))
 
 
 async def _measure(
@@ -124,47 +136,62 @@ async def _measure(
     schedule = Schedule(plan.cohorts, bench.effort.replicas, done=ledger.before, backwards=backwards)
     ledger.decide(plan.cohorts, schedule)
     bench.plan_for(plan.cohorts)
-    bench.listener.on(RunBegan(record.run, opened.continued, len(ledger.before), schedule.total, plan.cohorts))
-    planner = _LatePlanner(plan, bench, cluster)
+    bench.listener.on(RunBegan(record.run, opened.continued, schedule.done, schedule.total, plan.cohorts))
+    planner = _LatePlanner(store, record, plan, bench, cluster)
     patience_s = plan.suite.limits.node_s
-    await Crew(
+    crew = Crew(
         cluster, schedule, ledger, bench.budget, bench.listener, plan_for=planner.plan_for, patience_s=patience_s
-    ).work()
+    )
+    try:
+        await crew.work()
+    finally:
+        planner.note(schedule.unfinished_classes())
 
 
 class _LatePlanner:
     """Plans for hardware classes whose first node joins when the run has begun, where the suite takes every class."""
 
-    def __init__(self, plan: Plan, bench: Bench, cluster: RayCluster) -> None:
+    def __init__(self, store: Store, record: RunRecord, plan: Plan, bench: Bench, cluster: RayCluster) -> None:
+        """`known` are the classes that the run has cohorts for."""
+        self._store = store
+        self._record = record
         self._plan = plan
         self._bench = bench
         self._cluster = cluster
-        self._known = {cohort.hardware_class for cohort in plan.cohorts}
+        self._met = self.known = {cohort.hardware_class for cohort in plan.cohorts}
 
     def plan_for(self, found: Sequence[Slot]) -> Sequence[Cohort]:
         """The cohorts for a node's slots that were not planned before; none where they cannot run the suite."""
         suite, model = self._plan.suite, self._plan.model
         new = found[0].hardware_class
-        if new in self._known or not takes_every_class(suite.hardware):
+        if new in self._met or not takes_every_class(suite.hardware):
             return ()
-        self._known.add(new)
+        self._met = self._met | {new}
         try:
-            cohorts = make_plan(suite, model, found, self._cluster.machines).cohorts
+            plan = make_plan(suite, model, found, self._cluster.machines, late=True)
         except RequestError as error:
             self._bench.listener.on(Notice(f"class {new} joined and is left out", str(error)))
             return ()
-        self._bench.plan_for(cohorts)
-        return cohorts
+        _tell_left_out(plan, self._bench.listener)
+        self._bench.plan_for(plan.cohorts)
+        self.known = self.known | {new}
+        self.note(self.known)
+        return plan.cohorts
+
+    def note(self, unfinished: set[str]) -> None:
+        """Write down which classes belong to the run, and that all is measured but of those that are `unfinished`."""
+        with suppress(ResultsError):  # results cannot be written: whoever publishes the next replica says so
+            self._store.note_classes(self._record.run, self.known, unfinished)
 
 
-def _missing_classes(plan: Plan, opened: OpenRun) -> list[str]:
-    """Hardware classes that the run began with and that are not there now."""
-    return sorted(set(opened.record.hardware_classes) - {cohort.hardware_class for cohort in plan.cohorts})
+def _missing_classes(record: RunRecord, here: Iterable[str] = ()) -> list[str]:
+    """Hardware classes that belong to the run, are not `here` and of which something was not measured yet."""
+    return sorted(set(record.hardware_classes) - set(record.measured_classes) - set(here))
 
 
-def _finish(store: Store, opened: OpenRun, plan: Plan) -> None:
+def _finish(store: Store, opened: OpenRun) -> None:
     """Mark the run finished. Raises FarmError where a class is missing: then it is not, and can be continued."""
-    missing = _missing_classes(plan, opened)
+    missing = _missing_classes(store.run(opened.record.run))
     if missing:
         raise FarmError(
             f"all is measured but what needs nodes of class {', '.join(missing)}, of which none is up. "

@@ -44,10 +44,17 @@ def admits(hardware: str, slot: Slot) -> bool:
     return hardware in names
 
 
+def may_admit(hardware: str, labels: Mapping[str, str]) -> bool:
+    """Whether a node with these labels may have a slot that `admits` allows, as far as is known before it is asked."""
+    label = label_of(hardware)
+    return label is None or labels.get(label[0]) == label[1]
+
+
 def nothing_fits(hardware: str, classes: Iterable[str]) -> str:
     """Why there is nothing to plan for, and which hardware classes there are instead."""
     found = sorted(set(classes))
     there = f"there are {', '.join(found)}" if found else "there is none at all"
+    wanted = f"is of class '{hardware}', and none has that name; "
     if label_of(hardware) is not None:
-        return f"hardware: no node has the label {hardware}; of classes {there}. farm plan shows nodes and labels"
-    return f"hardware: no node is of class '{hardware}', and none has that name; {there}. farm plan shows the classes"
+        wanted = f"has the label {hardware}; of classes "
+    return f"hardware: no node {wanted}{there}. `farm plan --address` shows nodes, labels and classes"

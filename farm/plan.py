@@ -106,21 +106,24 @@ def make_plan(
     slots: Sequence[Slot],
     machines: Mapping[str, Machine],
     supported: Support = check_support,
+    *,
+    late: bool = False,
 ) -> Plan:
     """Lay out the cohorts for the hardware classes that the suite means (`machines` is keyed by class).
 
     With `hardware: any` that is the class which holds most slots of a device; else every class that the suite admits.
+    Classes that come `late` are planned for as one of several, as they would have been from the beginning.
     Raises RequestError for a request that no slot fits: too long, too many threads, or a baseline that cannot run.
     """
     check_lengths(suite, model)
     can_run = partial(supported, model=model)
-    found = _places(suite, slots)
+    found = _places(suite, slots, late)
     left_out = _left_out(suite, found, machines, can_run)
     places = [place for place in found if place.name not in left_out]
     cohorts: list[Cohort] = []
     for length, batch_size, threads in product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads):
         for place in places:
-            if place.lacks_threads(threads) and len(places) > 1:
+            if place.lacks_threads(threads) and (late or len(places) > 1):
                 left_out[f"{threads} threads on {place.slot.hardware_class}"] = f"it has {len(place.slot.cores)} cores"
                 continue
             workload = Workload(place.device, _threads(threads, place.slot), batch_size, length)
@@ -156,7 +159,7 @@ class _Place:
         return asked != "auto" and int(asked) > len(self.slot.cores)
 
 
-def _places(suite: Suite, slots: Sequence[Slot]) -> list[_Place]:
+def _places(suite: Suite, slots: Sequence[Slot], late: bool) -> list[_Place]:
     """Where the suite is to be measured, devices first; with `any`, for each the class that has most slots."""
     places = []
     for device in DEVICES:
@@ -166,7 +169,7 @@ def _places(suite: Suite, slots: Sequence[Slot]) -> list[_Place]:
             counts = Counter(s.hardware_class for s in fitting)
             most = max(by_class, key=lambda name: (counts[name], name))
             by_class = {most: by_class[most]}
-        several = len(by_class) > 1
+        several = late or len(by_class) > 1
         places += [_Place(device, by_class[c], f"{device} on {c}" if several else device) for c in sorted(by_class)]
     return places
 

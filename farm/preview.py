@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm import slots
 from farm.bench import check_calibration
+from farm.errors import RequestError
 from farm.events import Silent, StepReporter
 from farm.machine import describe_machine
 from farm.plan import Plan, make_plan, resolve_devices
@@ -43,7 +45,15 @@ class Preview:
 
 def preview(suite: Suite, address: str | None) -> Preview:
     """Plan the suite on this machine, or on the cluster at `address`. Raises RequestError as a run would."""
-    nodes = _nodes(address)
+    nodes, left_out = _nodes(address)
+    there = [*map(_node_line, nodes), *left_out] if address else []
+    try:
+        return _preview(suite, nodes, there)
+    except RequestError as error:
+        raise RequestError("\n".join([str(error), *there])) from error
+
+
+def _preview(suite: Suite, nodes: Sequence[Node], there: Sequence[str]) -> Preview:
     resolve_devices(suite, [node.machine for node in nodes])
     found = [
         slot
@@ -54,17 +64,26 @@ def preview(suite: Suite, address: str | None) -> Preview:
     plan = make_plan(suite, model, found, machines)
     check_calibration(suite, model, list(machines.values()), Silent())
     return Preview(
-        _heading(plan, found), ("cohort", "length", "batch", "device", "threads", "cells"), _rows(plan), _footer(plan)
+        _heading(plan, found),
+        ("cohort", "length", "batch", "device", "threads", "cells"),
+        _rows(plan),
+        (*_footer(plan), *there),
     )
 
 
-def _nodes(address: str | None) -> list[Node]:
-    """Without an address no Ray is started: this machine describes itself."""
+def _nodes(address: str | None) -> tuple[list[Node], list[str]]:
+    """The nodes, and why others are left out. Without an address no Ray is started: this machine describes itself."""
     if address is not None:
         with slots.connected(address):
             return discover_nodes()
     machine = describe_machine()
-    return [Node(LOCAL_NODE, len(machine.usable_cpus), len(machine.gpus), machine)]
+    return [Node(LOCAL_NODE, len(machine.usable_cpus), len(machine.gpus), machine)], []
+
+
+def _node_line(node: Node) -> str:
+    """By what a suite's `hardware` can name the node."""
+    labels = ", ".join(f"{key}={value}" for key, value in node.labels)
+    return f"node {node.machine.hostname}: class {node.machine.hardware_class}; labels {labels or 'none'}"
 
 
 def _model(suite: Suite) -> ModelInfo:

@@ -35,6 +35,14 @@ class ReplicaLostError(Exception):
         self.failure = failure
 
 
+class NodeFaultError(ReplicaLostError):
+    """Lost by what is more likely the node's fault than the replica's."""
+
+
+class NodeUnfitError(ReplicaLostError):
+    """The node cannot measure anything of this run."""
+
+
 class BaselineLostError(ReplicaLostError):
     """The baseline's cell failed."""
 
@@ -95,10 +103,9 @@ async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
 
     Raises BaselineLostError where the replica must start over.
     """
-    started = time.monotonic()
-    await _prepare(log, cohort, bench)
-    await _evaluate(log, cohort, bench)
-    bench.budget.exclude(log.slot.node_id, time.monotonic() - started)
+    with bench.budget.excluded(log.slot.node_id):
+        await _prepare(log, cohort, bench)
+        await _evaluate(log, cohort, bench)
 
 
 async def measure_replica(

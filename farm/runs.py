@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +13,9 @@ from farm import __version__
 from farm.events import Listener, Notice
 from farm.hardware import takes_every_class
 from farm.plan import Plan
+from farm.records import ModelInfo, Slot
 from farm.store import RunRecord, Store
-from farm.suite import request_sha256
+from farm.suite import Suite, request_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,27 @@ def open_run(
     )
     store.write_run(record)
     return OpenRun(record, continued=False)
+
+
+def of_unfinished(
+    store: Store,
+    suite: Suite,
+    model: ModelInfo,
+    slots: Sequence[Slot],
+    environment: Mapping[str, Any],
+    *,
+    texts_sha256: str | None = None,
+) -> Sequence[Slot]:
+    """With `hardware: any`, the slots of the classes with which an unfinished run of the same request began, the newest
+    all of whose classes are up: it goes on there, whatever class has most slots by now. Else all slots."""
+    here = {slot.hardware_class for slot in slots}
+    for record in store.runs() if suite.hardware == "any" else ():
+        classes = record.hardware_classes
+        if record.finished_unix_ns is None and here.issuperset(classes):
+            asked = request_sha256(suite, model.sha256, classes, environment["libraries"], texts_sha256)
+            if asked == record.request_sha256:
+                return [slot for slot in slots if slot.hardware_class in classes]
+    return slots
 
 
 def new_run_id() -> str:

@@ -24,16 +24,17 @@ Kind = tuple[str, Device]
 class Job:
     """One try at one replica of one cohort.
 
-    `failures` counts earlier tries that ended by the cohort's own fault, `nodes_lost` those that ended with their
-    node; `avoid` is a node to keep away from while others are there.
+    `failures` counts earlier tries that ended by the cohort's own fault, `node_faults` those that are more likely the
+    node's, `nodes_lost` those that ended with their node; `tried` are the nodes on which it failed.
     """
 
     cohort: Cohort
     replica: int
     attempt: int = 1
     failures: int = 0
+    node_faults: int = 0
     nodes_lost: int = 0
-    avoid: str | None = None
+    tried: frozenset[str] = frozenset()
 
     @property
     def key(self) -> tuple[str, int]:
@@ -48,21 +49,12 @@ class _Queue:
     levels: dict[int, list[tuple[float, int, Cohort]]] = field(default_factory=dict)
     lowest: list[int] = field(default_factory=list)
     returned: deque[Job] = field(default_factory=deque)
-    slots: int = 0
-    """Slots of this kind that take part at the moment."""
-    working: int = 0
-    idle_on: Counter[str] = field(default_factory=Counter)
-    """Of those, how many work, and how many on each node do not."""
+    slots_on: Counter[str] = field(default_factory=Counter)
+    """How many slots of this kind take part at the moment, by node."""
 
-    def change(self, node_id: str, slots: int = 0, working: int = 0) -> None:
-        """So many slots of a node joined, or began to work."""
-        self.slots += slots
-        self.working += working
-        self.idle_on[node_id] += slots - working
-
-    def is_for(self, job: Job, node_id: str) -> bool:
-        """Whether a job that was given back may be taken by a node: not where it failed, while another one idles."""
-        return job.avoid != node_id or self.slots - self.working <= self.idle_on[node_id]
+    @property
+    def slots(self) -> int:
+        return self.slots_on.total()
 
     def add(self, replica: int, cohort: Cohort, place: int) -> None:
         if replica not in self.levels:
@@ -97,14 +89,16 @@ class Schedule:
         self._replicas = replicas
         self._backwards = backwards
         self._done = set(done)
-        self._dropped = 0
         self._wanted: dict[str, int] = {}
         self._total = 0
         self._place: dict[str, int] = {}
         self._kinds: set[Kind] = set()
         self._queues: defaultdict[Kind, _Queue] = defaultdict(_Queue)
-        self._in_work: dict[tuple[str, int], str] = {}
-        self._waiting = 0
+        self._in_work: set[tuple[str, int]] = set()
+        self._finished = 0
+        self._aside: set[str] = set()
+        self._held: set[str] = set()
+        self._waiting: Counter[Kind] = Counter()
         self._waiting_weight: defaultdict[str, float] = defaultdict(float)
         self._measured_on: Counter[tuple[str, str]] = Counter()
         self.add(cohorts)
@@ -123,7 +117,9 @@ class Schedule:
         for replica in range(self._wanted[cohort.cohort], replicas):
             self._wanted[cohort.cohort] += 1
             self._total += 1
-            if (cohort.cohort, replica) not in self._done:
+            if (cohort.cohort, replica) in self._done:
+                self._finished += 1
+            else:
                 self._queues[kind_of(cohort)].add(replica, cohort, self._place[cohort.cohort])
                 self._count_waiting(cohort, 1)
 
@@ -133,11 +129,32 @@ class Schedule:
 
     def join(self, slot: Slot) -> None:
         """The slot takes part from now on."""
-        self._queues[slot_kind(slot)].change(slot.node_id, slots=1)
+        self._queues[slot_kind(slot)].slots_on[slot.node_id] += 1
 
     def leave(self, slot: Slot) -> None:
         """The slot takes part no more."""
-        self._queues[slot_kind(slot)].change(slot.node_id, slots=-1)
+        on = self._queues[slot_kind(slot)].slots_on
+        on[slot.node_id] -= 1
+        if not on[slot.node_id]:
+            del on[slot.node_id]
+            self._held.discard(slot.node_id)
+
+    def set_aside(self, node_id: str) -> None:
+        """The node gets no work until it is let back."""
+        self._aside.add(node_id)
+
+    def let_back(self, node_id: str) -> None:
+        """The node gets work again."""
+        self._aside.discard(node_id)
+
+    def hold(self, node_id: str, by_others: bool) -> None:
+        """Whether other work holds the node: then nothing waits for just this one."""
+        (self._held.add if by_others else self._held.discard)(node_id)
+
+    def replaceable(self, slot: Slot) -> bool:
+        """Whether another node takes part that can do what the slot can and is not set aside."""
+        on = self._queues[slot_kind(slot)].slots_on
+        return len(on) > len((self._aside | {slot.node_id}) & on.keys())
 
     def slots_of(self, hardware_class: str) -> int:
         """How many slots of the class take part, of the device that has most of them."""
@@ -150,34 +167,41 @@ class Schedule:
     def has_work(self, slot: Slot) -> bool:
         """Whether anything waits that the slot can run."""
         queue = self._queues[slot_kind(slot)]
-        return queue.level() is not None or any(queue.is_for(job, slot.node_id) for job in queue.returned)
+        if slot.node_id in self._aside:
+            return False
+        return queue.level() is not None or any(self._is_for(job, queue, slot.node_id) for job in queue.returned)
 
     def take(self, slot: Slot) -> Job | None:
         """The next job that this slot can run, now its own; None when there is none left for it."""
+        if slot.node_id in self._aside:
+            return None
         queue = self._queues[slot_kind(slot)]
         job = self._take_returned(queue, slot) or self._take_new(queue, slot)
         if job is not None:
-            self._in_work[job.key] = slot.node_id
-            queue.change(slot.node_id, working=1)
+            self._in_work.add(job.key)
             self._count_waiting(job.cohort, -1)
             self._measured_on[job.cohort.cohort, slot.node_id] += 1
         return job
 
     def finish(self, job: Job) -> None:
         """The job's replica is published."""
-        self._end(job)
+        self._in_work.discard(job.key)
+        self._finished += job.key not in self._done
         self._done.add(job.key)
 
     def drop(self, job: Job) -> None:
         """The job will not be measured in this run."""
-        self._end(job)
-        self._dropped += 1
+        self._in_work.discard(job.key)
 
     def give_back(self, job: Job) -> None:
-        """The job was not finished and waits again, before all others."""
-        self._end(job)
+        """The job was not finished and waits again: before all others, but where it failed before."""
+        self._in_work.discard(job.key)
         self._queues[kind_of(job.cohort)].returned.append(job)
         self._count_waiting(job.cohort, 1)
+
+    def in_work(self, job: Job) -> bool:
+        """Whether somebody works on the job's replica."""
+        return job.key in self._in_work
 
     def waiting(self) -> list[Job]:
         """Jobs that nobody has taken, in the order in which one slot after another would take them."""
@@ -189,6 +213,10 @@ class Schedule:
             for entry in entries
         ]
         return given_back + [Job(cohort, replica) for replica, _, _, cohort in sorted(new, key=lambda each: each[:3])]
+
+    def waiting_by_kind(self) -> dict[Kind, int]:
+        """How many jobs nobody has taken, by what they need."""
+        return {kind: count for kind, count in self._waiting.items() if count}
 
     def waiting_weight(self, hardware_class: str) -> float:
         """What waits for nodes of a class, in the units of `stopping.weight`."""
@@ -207,37 +235,45 @@ class Schedule:
         }
         return sorted(idle)
 
+    def unfinished_classes(self) -> set[str]:
+        """Hardware classes that something waits for."""
+        return {hardware_class for hardware_class, _ in self.waiting_by_kind()}
+
     @property
     def complete(self) -> bool:
         """Whether nothing waits and nobody works."""
-        return not self._waiting and not self._in_work
+        return not self._in_work and not self._waiting.total()
 
     @property
     def unfinished(self) -> int:
         """How many replicas are asked for and neither published nor dropped."""
-        return self._waiting + len(self._in_work)
+        return self._waiting.total() + len(self._in_work)
 
     @property
     def done(self) -> int:
-        """How many replicas are published, those from before this schedule began included."""
-        return len(self._done)
+        """How many of the replicas that are asked for are published, from before this schedule began or since."""
+        return self._finished
 
     @property
     def total(self) -> int:
         """How many replicas are asked for altogether."""
         return self._total
 
-    def _end(self, job: Job) -> None:
-        """Nobody works on the job any more."""
-        node_id = self._in_work.pop(job.key, None)
-        if node_id is not None:
-            self._queues[kind_of(job.cohort)].change(node_id, working=-1)
+    def _is_for(self, job: Job, queue: _Queue, node_id: str) -> bool:
+        """Whether a node may take a job that was given back: one where it failed, only when no other is left to try."""
+        if node_id not in job.tried:
+            return True
+        return not any(on not in job.tried and on not in self._aside and on not in self._held for on in queue.slots_on)
 
     def _take_returned(self, queue: _Queue, slot: Slot) -> Job | None:
-        """The first job that was given back and is for this slot's node."""
-        job = next((job for job in queue.returned if queue.is_for(job, slot.node_id)), None)
-        if job is not None:
-            queue.returned.remove(job)
+        """The first job that was given back and is for this slot's node. One that failed there before comes after what
+        is new, unless that is of a later replica."""
+        mine = [job for job in queue.returned if self._is_for(job, queue, slot.node_id)]
+        job = min(mine, key=lambda job: slot.node_id in job.tried, default=None)
+        level = queue.level()
+        if job is None or (slot.node_id in job.tried and level is not None and level[0] <= job.replica):
+            return None
+        queue.returned.remove(job)
         return job
 
     def _take_new(self, queue: _Queue, slot: Slot) -> Job | None:
@@ -253,7 +289,7 @@ class Schedule:
         return Job(entries.pop(index)[2], replica)
 
     def _count_waiting(self, cohort: Cohort, change: int) -> None:
-        self._waiting += change
+        self._waiting[kind_of(cohort)] += change
         self._waiting_weight[cohort.hardware_class] += change * weight(cohort)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from farm.crew import NodeBusyError
 from farm.errors import RequestError
+from farm.grounds import NodeBusyError
 from farm.guardian import Guardian
 from farm.hardware import classify
 from farm.machine import describe_machine
@@ -130,13 +130,21 @@ def workers_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     }
 
 
-def discover_nodes() -> list[Node]:
-    """Ask every node of the cluster that may be measured on what it is made of."""
+def discover_nodes() -> tuple[list[Node], list[str]]:
+    """Ask every node of the cluster that may be measured on what it is made of; the nodes, and why others are none."""
     alive = alive_nodes()
     found = workers_of(alive) or alive
     asked = {node_id: ask_machine(node_id) for node_id in found}
-    described = ((node_id, tell_machine(asked[node_id])) for node_id in found)
-    return [as_node(found[node_id], machine) for node_id, machine in described if machine is not None]
+    nodes, left_out = [], []
+    for node_id, node in found.items():
+        try:
+            machine = tell_machine(asked[node_id])
+        except RequestError as error:
+            left_out.append(f"node {node.get('NodeManagerHostname', node_id)} is left out: {error}")
+            continue
+        if machine is not None:
+            nodes.append(as_node(node, machine))
+    return nodes, left_out
 
 
 def ask_machine(node_id: str) -> Any:
@@ -148,10 +156,13 @@ def ask_machine(node_id: str) -> Any:
 def tell_machine(asked: Any) -> Machine | None:
     """The answer, or None where the node went away or does not answer.
 
-    Raises RequestError where the farm is not installed there.
+    Raises RequestError where the farm is not installed there, or cannot be sent there.
     """
     try:
         machine: Machine = ray.get(asked, timeout=DESCRIBE_S)
+    except RuntimeEnvSetupError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RequestError(f"what this job brings along cannot be set up there: {reason}") from error
     except RayTaskError as error:
         reason = str(error).strip().splitlines()[-1]
         raise RequestError(

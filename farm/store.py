@@ -11,7 +11,7 @@ reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,9 @@ class RunRecord(BaseModel):
     farm_version: str
     command: str
     hardware_classes: list[str] = []
-    """Those whose nodes were up when it began."""
+    """Those whose nodes were up when it began, or joined it later."""
+    measured_classes: list[str] = []
+    """Those of which nothing is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,16 @@ class Store:
         record = self.run(run).model_copy(update={"finished_unix_ns": finished})
         self._folder.replace(self._run_path(run), _as_json(record))
         return record
+
+    def note_classes(self, run: str, met: Iterable[str], unfinished: Collection[str]) -> RunRecord:
+        """Add hardware classes to a run's record, and note that all is measured of those that are not `unfinished`."""
+        record = self.run(run)
+        classes = sorted({*record.hardware_classes, *met})
+        measured = sorted({*record.measured_classes, *met} - set(unfinished))
+        noted = record.model_copy(update={"hardware_classes": classes, "measured_classes": measured})
+        if noted != record:
+            self._folder.replace(self._run_path(run), _as_json(noted))
+        return noted
 
     def run(self, run: str) -> RunRecord:
         """The record of one run; raises RequestError where there is none, ResultsError where it is unreadable."""

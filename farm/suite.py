@@ -74,7 +74,8 @@ class Limits:
     """What may be taken: seconds for each step, and bytes of memory of a cell's own on a CPU.
 
     `call_s` None: 20 times the baseline's call, at least 10 s. `memory_bytes` None: 70 % of the slot's memory. `node_s`
-    is how long the run waits for a node that it can measure on before it gives up.
+    is how long the run waits for a node that it can measure on to be up before it gives up; one that others hold is
+    waited for without a limit.
     """
 
     load_s: PositiveFloat = 120.0

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.budget import Budget
-from farm.crew import Crew, NodeBusyError
+from farm.crew import Crew
 from farm.events import Event
+from farm.grounds import NodeBusyError
 from farm.records import Cohort, Failure, Slot
 from farm.replica import ReplicaLostError
 from farm.rows import ReplicaLog
-from farm.schedule import Job, Schedule
+from farm.schedule import Job, Kind, Schedule
 from farm.stopping import EFFORTS, known_parts, weight
 from farm.variance import VarianceParts
 
@@ -70,6 +71,8 @@ class SimulatedNode:
     joins_s: float = 0.0
     fails_s: float = float("inf")
     busy_until_s: float = 0.0
+    bad: type[ReplicaLostError] | None = None
+    """What every try on it ends with."""
 
     def is_up(self, now: float) -> bool:
         """Whether it is there at a time."""
@@ -95,6 +98,8 @@ class SimulatedGrounds:
     seconds_of: Callable[[Job], float]
     failing: float = 0.0
     seed: int = 0
+    ending_s: float = 0.0
+    """How long the processes of a replica take to end."""
     measured: list[Measured] = field(default_factory=list)
     attempts: int = 0
     shares: list[float | None] = field(default_factory=list)
@@ -103,8 +108,9 @@ class SimulatedGrounds:
         """Chance is seeded."""
         self._random = random.Random(self.seed)
 
-    async def slots(self) -> Mapping[str, Sequence[Slot]]:
+    async def slots(self, waiting: Mapping[Kind, int]) -> Mapping[str, Sequence[Slot]]:
         """Those of the nodes that are up now."""
+        del waiting
         now = self.clock()
         return {node_id: node.slots for node_id, node in self.nodes.items() if node.is_up(now)}
 
@@ -116,21 +122,30 @@ class SimulatedGrounds:
             raise NodeBusyError(f"somebody holds {slot.node_id}")
         yield
 
+    @asynccontextmanager
     async def attempt(
         self, job: Job, slot: Slot, place: None, share_s: float | None, parts: VarianceParts
-    ) -> ReplicaLog:
+    ) -> AsyncIterator[ReplicaLog]:
         """Let virtual time pass. On a node that failed meanwhile nothing ever ends, as nobody is there to tell."""
         del place, parts
         self.attempts += 1
         self.shares.append(share_s)
         began_s = self.clock()
+        if error := self.nodes[slot.node_id].bad:
+            await asyncio.sleep(1.0)
+            raise error(Failure("failed", "the disk is full"))
         await asyncio.sleep(self.seconds_of(job))
-        if not self.nodes[slot.node_id].is_up(self.clock()):
-            await asyncio.sleep(float("1e9"))
+        await self._nothing_if_gone(slot)
         if self._random.random() < self.failing:
             raise ReplicaLostError(Failure("failed", "the process died"))
         self.measured.append(Measured(job, slot, began_s, self.clock()))
-        return ReplicaLog(job.cohort, job.replica, job.attempt, slot)
+        yield ReplicaLog(job.cohort, job.replica, job.attempt, slot)
+        await asyncio.sleep(self.ending_s)
+        await self._nothing_if_gone(slot)
+
+    async def _nothing_if_gone(self, slot: Slot) -> None:
+        if not self.nodes[slot.node_id].is_up(self.clock()):
+            await asyncio.sleep(float("1e9"))
 
 
 @dataclass
@@ -138,6 +153,7 @@ class MemoryLedger:
     """Counts what is published; `elsewhere` has what another farm publishes first."""
 
     elsewhere: set[tuple[str, int]] = field(default_factory=set)
+    takes_s: float = 0.0
     published: Counter[tuple[str, int]] = field(default_factory=Counter)
     failed: set[tuple[str, int]] = field(default_factory=set)
     want: Callable[[Job], int] = lambda _: 0
@@ -156,6 +172,7 @@ class MemoryLedger:
 
     async def publish(self, job: Job, log: ReplicaLog, schedule: Schedule) -> None:
         """Count it."""
+        await asyncio.sleep(self.takes_s)
         self.published[job.key] += 1
         if log.failures:
             self.failed.add(job.key)
@@ -187,6 +204,7 @@ class Simulation:
     plan_for: Callable[[Sequence[Slot]], Iterable[Cohort]] = lambda _: ()
     patience_s: float = 600.0
     budget_s: float | None = None
+    ending_s: float = 0.0
     grounds: SimulatedGrounds = field(init=False)
     took_s: float = field(init=False)
 
@@ -196,7 +214,7 @@ class Simulation:
         return self
 
     async def _work(self, loop: VirtualLoop) -> None:
-        self.grounds = SimulatedGrounds(self.nodes, loop.time, self.seconds_of, self.failing)
+        self.grounds = SimulatedGrounds(self.nodes, loop.time, self.seconds_of, self.failing, ending_s=self.ending_s)
         budget = Budget(EFFORTS["standard"], self.budget_s, clock=loop.time)
         rest = {"plan_for": self.plan_for, "patience_s": self.patience_s}
         await Crew(self.grounds, self.schedule, self.ledger, budget, self.told, **rest).work()

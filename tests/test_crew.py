@@ -10,12 +10,16 @@ import pytest
 from made_up import GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supports_all
 from simulated_cluster import MemoryLedger, SimulatedNode, Simulation, lower_bound_s, simulated_nodes
 
+from farm.budget import Budget
 from farm.crew import MOST_FAILURES, MOST_NODES_LOST, POLL_S
 from farm.errors import FarmError
 from farm.events import AttemptFailed, NodeJoined, NodeLost, Notice, ReplicaBegan
 from farm.plan import make_plan
+from farm.quarantine import MOST_IN_A_ROW, QUARANTINE_S
 from farm.records import Slot
-from farm.schedule import Schedule
+from farm.replica import NodeFaultError, NodeUnfitError, ReplicaLostError
+from farm.schedule import Job, Schedule
+from farm.stopping import EFFORTS
 
 COHORTS = plan_of(suite_of(lengths=[64, 128, 256, 512])).cohorts
 OTHER = replace(SLOT, hardware_class="other")
@@ -124,11 +128,84 @@ def test_a_node_that_others_hold_is_gone_around_and_taken_when_it_is_free() -> N
     assert sum(isinstance(event, Notice) for event in run.told.events) == 1
 
 
-def test_a_cluster_that_others_hold_for_too_long_is_given_up() -> None:
+def test_nodes_that_others_hold_are_waited_for_as_long_as_it_takes_without_using_up_the_budget() -> None:
     nodes = simulated_nodes(1, SLOT)
-    nodes["plain-0"].busy_until_s = 1e6
-    with pytest.raises(FarmError, match="somebody holds plain-0"):
-        Simulation(Schedule(COHORTS, 1), nodes, patience_s=50.0).run()
+    nodes["plain-0"].busy_until_s = 3000.0
+    run = Simulation(Schedule(COHORTS, 2), nodes, patience_s=50.0, budget_s=200.0).run()
+    assert _published_once(run, replicas=2)
+    (notice,) = [event for event in run.told.events if isinstance(event, Notice)]
+    assert notice.message == "somebody holds plain-0" and "however long" in notice.remedy
+
+
+def _one_bad_of_four(error: type[ReplicaLostError], cohorts: int = 20) -> Simulation:
+    """Four nodes on one of which everything fails at once, so that it is always the first to ask for more."""
+    many = plan_of(suite_of(lengths=list(range(16, 16 * (cohorts + 1), 16)))).cohorts
+    nodes = simulated_nodes(4, SLOT)
+    nodes["plain-0"].bad = error
+    return Simulation(Schedule(many, 1), nodes).run()
+
+
+@pytest.mark.parametrize("error", [ReplicaLostError, NodeFaultError, NodeUnfitError])
+def test_one_bad_node_among_busy_ones_fails_nothing_for_good(error: type[ReplicaLostError]) -> None:
+    run = _one_bad_of_four(error)
+    assert _published_once(run, replicas=1, cohorts=20)
+    assert run.ledger.failed == set()
+
+
+def test_a_node_where_one_cohort_after_another_fails_is_left_alone_and_that_is_told() -> None:
+    run = _one_bad_of_four(ReplicaLostError)
+    tried = [event.slot.node_id for event in run.told.events if isinstance(event, AttemptFailed)]
+    assert tried == ["plain-0"] * MOST_IN_A_ROW
+    told = [event for event in run.told.events if isinstance(event, Notice) and "in a row" in event.message]
+    assert [event.message for event in told] == [
+        "3 cohorts in a row failed on plain-0, the last because: the disk is full"
+    ]
+
+
+def test_a_node_that_was_left_alone_is_tried_again_later() -> None:
+    nodes = simulated_nodes(2, SLOT)
+    nodes["plain-0"].bad = ReplicaLostError
+    simulation = Simulation(Schedule(COHORTS, 30), nodes)
+
+    def mend(_: Job) -> int:
+        nodes["plain-0"].bad = None
+        return 0
+
+    simulation.ledger.want = mend
+    run = simulation.run()
+    assert run.took_s > QUARANTINE_S
+    again = [each.began_s for each in run.grounds.measured if each.slot.node_id == "plain-0"]
+    assert min(again) == pytest.approx(QUARANTINE_S, abs=30.0)
+    assert _published_once(run, replicas=30)
+
+
+def test_cohorts_that_fail_everywhere_keep_no_node_from_work() -> None:
+    many = plan_of(suite_of(lengths=list(range(16, 176, 16)))).cohorts
+    nodes = simulated_nodes(2, SLOT)
+    for node in nodes.values():
+        node.bad = ReplicaLostError
+    run = Simulation(Schedule(many, 1), nodes).run()
+    assert len(run.ledger.failed) == 10
+    assert run.took_s < QUARANTINE_S
+
+
+def test_a_run_without_any_fit_node_is_given_up_rather_than_published_as_failed() -> None:
+    nodes = simulated_nodes(1, SLOT)
+    nodes["plain-0"].bad = NodeUnfitError
+    simulation = Simulation(Schedule(COHORTS, 1), nodes, patience_s=50.0)
+    with pytest.raises(FarmError, match="the disk is full"):
+        simulation.run()
+    assert not simulation.ledger.published
+
+
+def test_what_was_measured_is_published_though_its_node_dies_as_its_processes_end() -> None:
+    nodes = simulated_nodes(2, SLOT)
+    nodes["plain-0"].fails_s = 16.0
+    run = Simulation(
+        Schedule(COHORTS[:2], 1), nodes, seconds_of=lambda _: 15.0, ledger=MemoryLedger(takes_s=5.0), ending_s=5.0
+    ).run()
+    assert _published_once(run, replicas=1, cohorts=2)
+    assert run.grounds.attempts == 2
 
 
 def test_a_replica_that_fails_is_tried_on_another_node_and_then_published_as_failed() -> None:
@@ -192,6 +269,26 @@ def test_a_budget_that_ends_leaves_first_replicas_whole_and_drops_later_ones() -
     assert [event.message for event in run.told.events if isinstance(event, Notice)] == [
         "the time budget ended before every replica was measured"
     ]
+
+
+def test_a_class_that_comes_late_has_the_whole_budget() -> None:
+    both = plan_of(suite_of(lengths=[64, 128], hardware="all"), slots=(SLOT, OTHER)).cohorts
+    nodes = simulated_nodes(1, SLOT) | simulated_nodes(1, OTHER, joins_s=300.0)
+    run = Simulation(Schedule(both, 3), nodes, budget_s=150.0).run()
+    assert _published_once(run, replicas=3, cohorts=4)
+
+
+def test_what_the_slots_of_a_node_exclude_at_the_same_time_counts_once() -> None:
+    now = [0.0]
+    budget = Budget(EFFORTS["standard"], 100.0, clock=lambda: now[0])
+    with budget.excluded(SLOT.node_id):
+        now[0] = 5.0
+        with budget.excluded(SLOT.node_id):
+            now[0] = 20.0
+            assert budget.left_s(SLOT) == 100.0
+    now[0] = 30.0
+    assert budget.left_s(SLOT) == 90.0
+    assert budget.left_s(replace(SLOT, node_id="another")) == 70.0
 
 
 def test_nodes_share_a_budget_class_by_class() -> None:

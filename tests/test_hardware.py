@@ -10,7 +10,7 @@ import pytest
 from made_up import GIB, GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supports_all
 
 from farm.errors import MethodUnsupportedError, RequestError
-from farm.hardware import admits, classify
+from farm.hardware import admits, classify, may_admit
 from farm.plan import make_plan
 from farm.records import Device, Gpu, Machine, ModelInfo, Slot
 from farm.slots import HEAD_RESOURCE, Node, slots_of, workers_of
@@ -65,6 +65,20 @@ def test_planning_for_a_class_that_joins_later_gives_what_planning_for_all_at_on
     together = plan_of(suite, slots=(BLUE, RED)).cohorts
     apart = [*plan_of(suite, slots=(BLUE,)).cohorts, *plan_of(suite, slots=(RED,)).cohorts]
     assert {cohort.cohort: cohort for cohort in together} == {cohort.cohort: cohort for cohort in apart}
+
+
+def test_a_class_that_joins_later_lacks_threads_as_it_would_have_from_the_beginning() -> None:
+    suite, small = suite_of(threads=[1, 4], lengths=[64], hardware="all"), replace(RED, cores=(0,))
+    machines = {"plain-red": replace(MACHINE, hardware_class="plain-red")}
+    late = make_plan(suite, MODEL, [small], machines, supports_all, late=True)
+    together = plan_of(suite, slots=(BLUE, small))
+    assert list(late.cohorts) == [each for each in together.cohorts if each.hardware_class == "plain-red"]
+    assert late.left_out == together.left_out == {"4 threads on plain-red": "it has 1 cores"}
+
+
+def test_nodes_without_the_label_are_not_even_asked_what_they_are() -> None:
+    assert [may_admit("hardware=blue", dict(slot.labels)) for slot in (BLUE, RED)] == [True, False]
+    assert all(may_admit(each, {}) for each in ("any", "all", "r1"))
 
 
 def test_a_label_that_no_node_has_is_refused() -> None:

@@ -20,6 +20,7 @@ PURE = (
     "numerals",
     "schedule",
     "hardware",
+    "quarantine",
     "places",
     "stopping",
     "stats",
@@ -76,7 +77,7 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.cluster", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
+RAY = {"farm.driver", "farm.cluster", "farm.node_wish", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
 MEASURING = (
     "farm.actor",
     "farm.nursery",

@@ -16,9 +16,9 @@ from measured import RUN, run_record, simulated_cohort
 from simulated_cluster import Told
 
 from farm.budget import Budget
-from farm.crew import failed_log
 from farm.errors import FarmError, ResultsError
 from farm.events import Notice, ReplicaDone
+from farm.grounds import failed_log
 from farm.ledger import PATIENCE_S, StoreLedger
 from farm.records import Cohort, Failure, Round, Turn
 from farm.replica import Bench

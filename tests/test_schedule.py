@@ -69,7 +69,11 @@ def test_a_second_farm_on_the_same_run_begins_at_the_other_end() -> None:
 
 
 def _next(schedule: Schedule) -> str:
-    job = schedule.take(SLOT)
+    return _next_on(schedule, SLOT)
+
+
+def _next_on(schedule: Schedule, slot: Slot) -> str:
+    job = schedule.take(slot)
     assert job is not None
     return job.cohort.cohort
 
@@ -83,19 +87,69 @@ def test_a_job_that_was_given_back_comes_before_all_others() -> None:
     assert schedule.take(SLOT) == replace(job, attempt=2)
 
 
-def test_a_job_keeps_away_from_the_node_it_failed_on_while_another_one_idles() -> None:
-    schedule = Schedule(COHORTS[:1], replicas=1)
-    other = replace(SLOT, node_id="another")
-    for slot in (SLOT, other):
+OTHER = replace(SLOT, node_id="another")
+
+
+def _failed_on_first() -> Schedule:
+    """Two nodes: the second works, and what the first had failed."""
+    schedule = Schedule(COHORTS[:2], replicas=1)
+    for slot in (SLOT, OTHER):
         schedule.join(slot)
+    assert schedule.take(OTHER) is not None
     job = schedule.take(SLOT)
     assert job is not None
-    schedule.give_back(replace(job, avoid=SLOT.node_id))
+    schedule.give_back(replace(job, tried=frozenset({SLOT.node_id})))
+    return schedule
+
+
+def test_a_job_waits_for_a_node_where_it_did_not_fail_even_if_all_those_work() -> None:
+    schedule = _failed_on_first()
     assert not schedule.has_work(SLOT)
     assert schedule.take(SLOT) is None
-    schedule.leave(other)
-    assert schedule.has_work(SLOT)
+    assert schedule.take(OTHER) is not None
+
+
+def test_a_job_returns_to_where_it_failed_when_every_other_node_is_gone_set_aside_or_held() -> None:
+    for end in (
+        lambda schedule: schedule.leave(OTHER),
+        lambda schedule: schedule.set_aside(OTHER.node_id),
+        lambda schedule: schedule.hold(OTHER.node_id, by_others=True),
+    ):
+        schedule = _failed_on_first()
+        assert not schedule.has_work(SLOT)
+        end(schedule)
+        assert schedule.has_work(SLOT)
+        assert schedule.take(SLOT) is not None
+
+
+def test_a_node_tries_what_is_new_before_what_failed_there() -> None:
+    schedule = Schedule(COHORTS[:2], replicas=1)
+    schedule.join(SLOT)
+    job = schedule.take(SLOT)
+    assert job is not None
+    schedule.give_back(replace(job, tried=frozenset({SLOT.node_id})))
+    assert [_next_on(schedule, SLOT), _next_on(schedule, SLOT)] == [NAMES[1], NAMES[0]]
+
+
+def test_a_node_that_is_set_aside_gets_nothing_until_it_is_let_back() -> None:
+    schedule = Schedule(COHORTS, replicas=1)
+    for slot in (SLOT, OTHER):
+        schedule.join(slot)
+    assert schedule.replaceable(SLOT)
+    schedule.set_aside(SLOT.node_id)
+    assert not schedule.has_work(SLOT)
+    assert schedule.take(SLOT) is None
+    assert not schedule.replaceable(OTHER)
+    schedule.let_back(SLOT.node_id)
     assert schedule.take(SLOT) is not None
+
+
+def test_what_is_done_counts_only_what_is_asked_for() -> None:
+    done = [(NAMES[0], 0), ("of a class that is not there", 0)]
+    schedule = Schedule(COHORTS[:2], replicas=1, done=done)
+    assert (schedule.done, schedule.total) == (1, 2)
+    assert schedule.waiting_by_kind() == {("plain", "cpu"): 1}
+    assert schedule.unfinished_classes() == {"plain"}
 
 
 def test_a_node_prefers_cohorts_that_it_measured_less_often() -> None:
