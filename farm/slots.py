@@ -81,20 +81,21 @@ def connected(address: str | None) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     with ExitStack() as ends:
         said: Callable[[], list[str]] = list
+        guardian = ends.enter_context(closing(Guardian())) if address is None else None
         try:
-            if address is None:
-                guardian = ends.enter_context(closing(Guardian()))
-                with guardian.marking():
-                    ray.init(
-                        address="local",
-                        include_dashboard=False,
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        _system_config=PRIVATE_CLUSTER,
-                        **quiet,
-                    )
-            else:
-                with native_output(STDERR) as said:  # a refusal is repeated there for half a minute
+            # What Ray's own code says there is nothing to users; a refused connection is repeated for half a minute.
+            with native_output(STDERR) as said:
+                if guardian is None:
                     ray.init(address=address, **quiet)
+                else:
+                    with guardian.marking():
+                        ray.init(
+                            address="local",
+                            include_dashboard=False,
+                            object_store_memory=OBJECT_STORE_BYTES,
+                            _system_config=PRIVATE_CLUSTER,
+                            **quiet,
+                        )
         except AuthenticationError as error:  # a token is asked for and there is none
             raise RequestError(f"--address {address or 'local'}: {_TOKEN_HELP}") from error
         except (ValueError, RuntimeError, OSError) as error:

@@ -99,7 +99,9 @@ def test_a_founding_row_that_is_not_ok_or_not_there_fails_the_matrix(
 
 
 def test_a_part_whose_time_is_over_is_interrupted(script: ModuleType) -> None:
-    patient = script.Part("matrix", [script.sys.executable, "-c", "import time; time.sleep(60)"])
+    # A shell lets what it starts in the background ignore Ctrl-C, and the tests may be such a thing.
+    program = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); time.sleep(60)"
+    patient = script.Part("matrix", [script.sys.executable, "-c", program])
     ran = script._run(patient, 1.0)
     assert ran.code == script.TOO_LATE
     assert "interrupted" in script._line(ran)

@@ -78,7 +78,7 @@ def test_on_a_gpu_nobody_comes_before_the_last_one_has_gone(
     residents._living["other"] = Resident(0, Path("log"), None)  # type: ignore[arg-type]
     residents.kill("cell")
     assert waited == []
-    residents.fork(SimpleNamespace(fork=lambda *_: Resident(0, Path("log"), None)), "cell", "next")  # type: ignore[arg-type]
+    residents.fork(SimpleNamespace(fork=lambda *_, **__: Resident(0, Path("log"), None)), "cell", "next")  # type: ignore[arg-type]
     assert len(waited) == waits
     residents.close()
     assert len(waited) == 3 * waits
