@@ -121,7 +121,9 @@ def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Tab
     table.add_column("method", overflow="fold", min_width=max(map(len, "\n".join(names).split("\n"))))
     for column in columns:
         justify: JustifyMethod = "left" if column.left else "right"
-        table.add_column(column.narrow or column.heading, overflow="fold", justify=justify)
+        # Where a table is too wide it is the verdict that goes on below itself: it is words.
+        wraps = column.name == "verdict"
+        table.add_column(column.narrow or column.heading, overflow="fold", justify=justify, no_wrap=not wraps)
     for place, row in enumerate(block.rows):
         cells = {column.name: Text(texts[place]) for column, texts in columns.items()}
         if "verdict" in cells:
