@@ -95,7 +95,7 @@ def compare(old: Side, new: Side, *, measure: Measure = "speedup", threshold: fl
         new=new.run,
         measure=measure,
         threshold=threshold,
-        cells=tuple(_judged_together([*compared, *missing], threshold)),
+        cells=tuple(_judged_together(sorted([*compared, *missing], key=_condition), threshold)),
         between=between,
         baseline_moved=float(np.exp(np.mean(shifts))) if shifts else None,
         only_old=_named(joined.only_old),
@@ -107,6 +107,11 @@ def compare(old: Side, new: Side, *, measure: Measure = "speedup", threshold: fl
 
 def _place(cell: SideCell) -> Place:
     return cell.name, cell.length, cell.batch_size, cell.device, cell.threads, cell.inputs
+
+
+def _condition(cell: Compared) -> tuple[str, str, int, int, int]:
+    """What is measured side by side stands together, shortest lengths first; methods stay as the suite has them."""
+    return cell.hardware_class, cell.device, cell.threads, cell.batch_size, cell.length
 
 
 def _named(cells: Sequence[SideCell]) -> tuple[str, ...]:

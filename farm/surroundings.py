@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from farm.sides import Side
@@ -21,7 +21,8 @@ def differences(old: Side, new: Side) -> Iterator[str]:
     """One line for each kind of difference that there is."""
     yield from _lines("Libraries", _libraries(old), _libraries(new))
     yield from _lines("Hardware", _machine(old), _machine(new))
-    yield from _lines("Settings", _settings(old), _settings(new))
+    both = _methods(old) & _methods(new)  # a method that only one run has is told as such
+    yield from _lines("Settings", _settings(old, both), _settings(new, both))
     if old.model and new.model and old.model.get("sha256") != new.model.get("sha256"):
         yield f"Model: not the same files ({old.model.get('name')}, {new.model.get('name')})."
     if old.farm_version != new.farm_version:
@@ -40,8 +41,18 @@ def _machine(side: Side) -> Mapping[str, Any]:
     return {"class": ", ".join(classes)} | {k: v for k, v in machine.items() if k not in _UNTOLD["machine"]}
 
 
-def _settings(side: Side) -> Mapping[str, Any]:
-    return {name: value for name, value in _flat(side.suite) if name not in _UNTOLD["suite"]}
+def _methods(side: Side) -> set[str]:
+    return {_name(method) for method in side.suite.get("methods", [])}
+
+
+def _name(method: str | Mapping[str, Any]) -> str:
+    return method if isinstance(method, str) else str(method.get("name"))
+
+
+def _settings(side: Side, methods: Collection[str]) -> Mapping[str, Any]:
+    """A suite's settings, and those of these methods."""
+    suite = {**side.suite, "methods": [each for each in side.suite.get("methods", []) if _name(each) in methods]}
+    return {name: value for name, value in _flat(suite) if name not in _UNTOLD["suite"]}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,7 +41,8 @@ def test_equal_runs_are_not_called_slower(tmp_path: Path) -> None:
 def test_a_method_that_became_slower_is_named_with_its_interval(tmp_path: Path) -> None:
     found = compared(store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "speedups": SLOWER}))
     assert {(cell.name, cell.length) for cell in found.slower} == {("quantized", 64), ("quantized", 128)}
-    change = found.slower[0].change
+    assert [cell.length for cell in found.cells if cell.name == "quantized"] == [64, 128]
+    change = found.slower[-1].change
     assert change is not None and change.low < 1.5 / 1.9 < change.high
 
 
@@ -248,3 +249,13 @@ def test_brackets_in_a_table_are_printed_as_they_are(tmp_path: Path) -> None:
     wild = replace(cell, name="[/tmp/x]", change=replace(cell.change, low=0.01, high=100.0))
     printed = printed_of(replace(found, cells=(wild,)))
     assert "[/tmp/x]" in printed and "[no telling]" in printed
+
+
+def test_methods_that_one_run_has_are_named_once_and_are_no_settings(tmp_path: Path) -> None:
+    old, new = sides(store_of(tmp_path, {"replicas": 2}, {"replicas": 2, "speedups": SPEEDUPS | {"extra": 3.0}}))
+    suite = {"methods": [{"name": "pytorch", "options": {}}]}
+    more = {"methods": [{"name": "pytorch", "options": {"x": 1}}, {"name": "extra", "options": {}}]}
+    found = compare(old.model_copy(update={"suite": suite}), new.model_copy(update={"suite": more}))
+    assert found.only_new == ("extra (64, 128)",)
+    (settings,) = [line for line in found.differences if line.startswith("Settings")]
+    assert settings == "Settings: methods.pytorch.options.x none -> 1."
