@@ -35,13 +35,14 @@ METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": CRASHIN
 CLASSES = ("blue", "red")
 """Values of the label that makes two raylets of one machine different hardware classes."""
 
+OF_DRIVERS = ("driver killed", "second driver", "part damaged")
 KINDS = (
     *("cell killed", "cell segfaults", "baseline killed", "nursery killed", "cohort killed", "raylet killed"),
-    *("driver killed", "second driver", "part damaged"),
+    *OF_DRIVERS,
 )
 
 MOST_TRIED = 60
-"""A kind of fault that was not possible at so many looks is skipped."""
+"""A kind of fault that was not possible at so many looks is skipped; at once where it cannot be any more."""
 
 SOON_DONE = 3
 """So many replicas before the end the run is left to one driver, which may be done before another one has started."""
@@ -106,7 +107,7 @@ class Chaos:
         until = time.monotonic() + PATIENCE_S
         while len(self.done) < faults and time.monotonic() < until:
             self._keep_going()
-            if len(self.nodes.place.measured()) >= len(self.done) * self.cohorts / faults - 1:
+            if len(self.nodes.place.measured()) >= len(self.done) * self.cohorts / faults - 2:
                 self._inject()
             time.sleep(self.chance.uniform(0.1, 1.0))
         while self._keep_going() and time.monotonic() < until:
@@ -137,7 +138,9 @@ class Chaos:
             self._tried = 0
         kind, possible = self._deck[-1], dict(self._possible())
         self._tried += 1
-        if kind in possible or self._tried > MOST_TRIED:
+        left = self.cohorts - len(self.nodes.place.measured())
+        too_late = left == 0 or (left < SOON_DONE and kind in OF_DRIVERS)
+        if kind in possible or too_late or self._tried > MOST_TRIED:
             self._deck.pop()
             self._tried = 0
         if kind in possible:
