@@ -119,10 +119,11 @@ def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Tab
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     names = [_broken(row.name) for row in block.rows]
     table.add_column("method", overflow="fold", min_width=max(map(len, "\n".join(names).split("\n"))))
+    has_verdict = any(column.name == "verdict" for column in columns)
     for column in columns:
         justify: JustifyMethod = "left" if column.left else "right"
         # Where a table is too wide it is the verdict that goes on below itself: it is words.
-        wraps = column.name == "verdict"
+        wraps = column.name == "verdict" or not has_verdict
         table.add_column(column.narrow or column.heading, overflow="fold", justify=justify, no_wrap=not wraps)
     for place, row in enumerate(block.rows):
         cells = {column.name: Text(texts[place]) for column, texts in columns.items()}

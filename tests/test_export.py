@@ -181,8 +181,8 @@ def test_one_of_several_answers_for_this_machine_is_named(tmp_path: Path, model:
     results = results_of(tmp_path / "results", model, "control-null", "control-work")
     here = describe_machine().hardware_class
     rows = [
-        measured_row("b8", 0, name, 5.0, hardware_class=here, batch_size=8, length=16)
-        for name in ("pytorch", "control-wrong")
+        measured_row("b8", 0, name, latency_ms, hardware_class=here, batch_size=8, length=16)
+        for name, latency_ms in (("pytorch", 5.0), ("control-wrong", 1.0))
     ]
     Store(tmp_path / "results").publish_replica(RUN, "b8", 0, rows)
     results = Results(tmp_path / "results")
