@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ STORE_BYTES = 80_000_000
 
 @dataclass
 class RayNodes:
-    """The cluster of one place; `cores` are dealt out to nodes in turn."""
+    """The cluster of one place; `taken` are the cores of each node that is up."""
 
     place: Place
     cluster: Cluster
     cores: list[int]
-    joined: int = 0
+    taken: list[tuple[Any, set[int]]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -47,12 +48,12 @@ class RayNodes:
 
     def join(self, cpus: int = 1, env: Mapping[str, str] | None = None, **labels: str) -> Any:
         """Start another raylet, on cores of its own as long as there are any: where its affinity is what it has."""
-        own = {self.cores[(self.joined + number) % len(self.cores)] for number in range(cpus)}
-        self.joined += cpus
+        uses = Counter(core for _, cores in self.taken for core in cores)
+        own = set(sorted(self.cores, key=lambda core: uses[core])[:cpus])
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, own)
         try:
-            return self.cluster.add_node(
+            node = self.cluster.add_node(
                 num_cpus=cpus,
                 labels=labels,
                 env_vars=dict(env or {}),
@@ -61,12 +62,15 @@ class RayNodes:
             )
         finally:
             os.sched_setaffinity(0, before)
+        self.taken.append((node, own))
+        return node
 
     def kill(self, node: Any) -> None:
         """Kill a raylet as a power cut would: it says goodbye to nobody."""
         raylet = node.all_processes["raylet"][0].process.pid
         psutil.Process(raylet).kill()
         self.cluster.remove_node(node, allow_graceful=False)
+        self.taken = [(other, cores) for other, cores in self.taken if other is not node]
 
     def run(self, *arguments: str, timeout_s: float = 240) -> tuple[int, str]:
         """A `farm run` on this cluster, to its end: exit code and words."""

@@ -69,8 +69,8 @@ def by_raylets(most: int, replicas: int) -> list[Cost]:
     found = []
     with ray_nodes() as nodes:
         while (count := (len(found) and 2 * found[-1].raylets) or 1) <= most:
-            while nodes.joined < count:
-                own = nodes.place.root / f"tmp{nodes.joined}"
+            while len(nodes.taken) < count:
+                own = nodes.place.root / f"tmp{len(nodes.taken)}"
                 own.mkdir()
                 nodes.join(env={"TMPDIR": str(own)}, hardware="same")
             found.append(measure(nodes, count, replicas * count, SHORT_S))
