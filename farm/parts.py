@@ -23,6 +23,9 @@ CONTENT_KEY = b"farm.content_sha256"
 COMPACTED_KEY = b"farm.compacted"
 """Key in the metadata of a part of many replicas: which they are, each with its rows and their hash."""
 
+SOUGHT_BY = ("run", "hardware_class", "cohort", "name", "length")
+"""Columns with statistics in a part's footer, for whoever looks for some rows of a large one."""
+
 ReplicaKey = tuple[str, int]
 """Cohort and number of a replica."""
 
@@ -70,9 +73,25 @@ def packed_table(replicas: Mapping[ReplicaKey, pa.Table]) -> pa.Table:
 
 
 def as_parquet(table: pa.Table, row_group_rows: int | None = None) -> bytes:
-    """A table as the bytes of a Parquet file with checksums."""
+    """A table as the bytes of a Parquet file with checksums.
+
+    Its footer is kept small, for who asks thousands of parts spends most of the time on footers: the least and the
+    greatest of every text and a description of every column would be four fifths of it.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, row_group_size=row_group_rows)
+    with pq.ParquetWriter(
+        sink,
+        table.schema,
+        compression="zstd",
+        write_page_checksum=True,
+        write_statistics=list(SOUGHT_BY),
+        store_schema=False,
+    ) as writer:
+        writer.write_table(table, row_group_size=row_group_rows)
+        # Arrow leaves it out together with its own schema.
+        writer.add_key_value_metadata(
+            {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        )
     return sink.getvalue().to_pybytes()
 
 

@@ -23,6 +23,10 @@ _PER_CALL = (
     *("run", "suite", "hardware_class", "cohort", "cell", "replica", "role", "name", "method", "precision", "model"),
     *("length", "batch_size", "device", "threads", "inputs", "status", "calls_per_sample"),
 )
+_PARALLEL = ("round", "latency_ns", "device_ns", "tainted")
+"""Lists of a measurement with one element for each timed call."""
+_OF_CALLS = (*_PER_CALL, *_PARALLEL)
+
 _PER_CELL = (
     *("run", "suite", "hardware_class", "cohort", "cell", "role", "name", "method", "precision", "model"),
     *("model_sha256", "length", "batch_size", "device", "threads", "inputs"),
@@ -37,10 +41,9 @@ FROM facts LEFT JOIN replica_latencies USING ({", ".join(summaries.PER_REPLICA)}
 _SAMPLES = f"""
 CREATE VIEW samples AS
 SELECT * EXCLUDE all_count, all_count OR NOT coalesce(tainted, false) AS counts, latency_ns / 1e6 AS latency_ms
-FROM (SELECT {", ".join(_PER_CALL)}, unnest("round") AS "round", unnest(range(len(latency_ns))) AS sample,
-             unnest(latency_ns) AS latency_ns, unnest(device_ns) AS device_ns, unnest(tainted) AS tainted,
-             {summaries.ALL_COUNT} AS all_count
-      FROM measurements)
+FROM (SELECT {", ".join(_PER_CALL)}, unnest(range(len(latency_ns))) AS sample,
+             {", ".join(f'unnest("{name}") AS "{name}"' for name in _PARALLEL)}, {summaries.ALL_COUNT} AS all_count
+      FROM calls)
 """
 
 _CELLS = f"""
@@ -172,7 +175,7 @@ def schema() -> list[Column]:
     """Every column of every view, with its type and what it means."""
     about = {field.name: _description(field) for table in (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA) for field in table}
     about |= {field.name: about.get(field.name) or _description(field) for field in _RUNS_SCHEMA} | _ABOUT
-    with duckdb.connect(":memory:") as connection:
+    with summaries.database() as connection:
         _make_views(connection, {})
         return [
             Column(view, name, kind, about.get(name, ""))
@@ -204,8 +207,8 @@ def _wanted(sql: str) -> frozenset[str]:
         if plan is None or any(name in plan for name in columns)
     }
     facts = {"facts"} if views else set()
-    measurements = {"measurements"} if named & {"samples", "measurements"} else set()
-    return frozenset((named & {"speedups", "runs"}) | latencies | facts | measurements)
+    calls = {"calls"} if "samples" in named else set()
+    return frozenset((named & {"speedups", "runs", "measurements"}) | latencies | facts | calls)
 
 
 def _plan(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
@@ -224,6 +227,7 @@ def _sources(store: Store, wanted: frozenset[str], sound: pa.Table | None = None
     """
     made: dict[str, Callable[[], Any]] = {
         "measurements": lambda: store.dataset() if sound is None else sound,
+        "calls": lambda: store.dataset(columns=_OF_CALLS) if sound is None else sound.select(_OF_CALLS),
         "speedups": lambda: _speedups(store),
         "runs": lambda: _runs(store.runs()),
     }
@@ -242,7 +246,7 @@ def _answer(sources: Mapping[str, Any], sql: str) -> pa.Table:
 @contextmanager
 def _confined(sources: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that sees the views of these sources and nothing else: the only kind that reads a user's SQL."""
-    with duckdb.connect(":memory:") as connection:
+    with summaries.database() as connection:
         _make_views(connection, sources)
         for setting in _CONFINEMENT:
             connection.execute(setting)
@@ -253,6 +257,7 @@ def _make_views(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Any
     """Make all views; a source that is not given is empty."""
     empty = {
         "measurements": MEASUREMENT_SCHEMA.empty_table(),
+        "calls": MEASUREMENT_SCHEMA.empty_table().select(_OF_CALLS),
         "speedups": SPEEDUP_SCHEMA.empty_table(),
         "runs": _RUNS_SCHEMA.empty_table(),
         **{kind: summaries.empty(kind) for kind in _SUMMARIES},

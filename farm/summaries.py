@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -41,6 +42,13 @@ FACTS = tuple(
 
 PER_REPLICA = ("run", "hardware_class", "cohort", "cell", "role", "replica")
 PER_CELL = PER_REPLICA[:-1]
+
+_COLUMNS = {
+    "facts": FACTS,
+    "replica_latencies": (*PER_REPLICA, "round", "tainted", "latency_ns"),
+    "cell_latencies": (*PER_CELL, "status", "round", "tainted", "latency_ns"),
+}
+"""Of a measurement, that a summary is made of."""
 
 WHAT_COUNTS = (
     "the rounds that count: undisturbed ones, or all of a process that has fewer than "
@@ -78,6 +86,14 @@ _SELECTS = {
 }
 
 
+@contextmanager
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty one in memory, that prints nothing: after two seconds DuckDB would draw a bar amid our output."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET enable_progress_bar = false")
+        yield connection
+
+
 @cache
 def empty(kind: str) -> pa.Table:
     """A summary of no parts, for its columns."""
@@ -91,14 +107,14 @@ def summarize(store: Store, kind: str) -> pa.Table:
     """
     listed = {run: store.listed(run) for run in sorted(store.measured_runs())}
     if sum(map(len, listed.values())) < KEPT_FROM_PARTS:
-        return summary_of(kind, store.dataset())
+        return summary_of(kind, store.dataset(columns=_COLUMNS[kind]))
     made = [_of_run(store, run, kind, entries) for run, entries in listed.items()]
     return pa.concat_tables([empty(kind), *made])
 
 
 def summary_of(kind: str, measurements: ds.Dataset | pa.Table) -> pa.Table:
     """The same summary of these measurements, without any cache."""
-    with duckdb.connect(":memory:") as connection:
+    with database() as connection:
         connection.register("measurements", measurements)
         return connection.sql(_SELECTS[kind]).to_arrow_table()
 
@@ -109,7 +125,11 @@ def _of_run(store: Store, run: str, kind: str, entries: Sequence[Entry]) -> pa.T
     parts = [[str(entry.place), entry.size_bytes, entry.version] for entry in entries]
     origin = json.dumps([SUMMARY_VERSION, stats.PERCENTILE_SAMPLES, parts]).encode()
     path = cache_folder() / "summaries" / f"{place}-{kind}.parquet"
-    return _cached(path, hashlib.sha256(origin).hexdigest().encode(), lambda: summary_of(kind, store.dataset([run])))
+    return _cached(
+        path,
+        hashlib.sha256(origin).hexdigest().encode(),
+        lambda: summary_of(kind, store.dataset([run], _COLUMNS[kind])),
+    )
 
 
 def _cached(path: Path, origin: bytes, make: Callable[[], pa.Table]) -> pa.Table:

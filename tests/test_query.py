@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +292,17 @@ def test_a_pivot_holds_the_values_of_its_view(store: Store, view: str, column: s
     assert most > 10 * scale
     for rows in (pivot, nested):
         assert [row["64"] for row in rows if row["name"] == "quantized"] == [most]
+
+
+def test_a_long_query_prints_nothing_of_its_own(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    rows, took_s = 100, 0.0
+    while took_s < 2.5:  # before two seconds DuckDB would print nothing anyway
+        rows *= 2
+        started = time.monotonic()
+        query(store, f"SELECT sum(a.range * b.range % 7) FROM range(1_000_000) a, range({rows}) b")
+        took_s = time.monotonic() - started
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_empty_result_keeps_its_columns(store: Store):
