@@ -69,11 +69,15 @@ def twin_lines(rows: Sequence[Row], run: Sequence[Row], same_within: float) -> I
     each = _listed(f"{row['speedup']:.3f}x" for row in measured)
     by_length = f", by length {each}" if len(measured) > 1 else ""
     off = [row["length"] for row in twins_apart(run) if any(row is twin for twin in measured)]
-    yield f"A/A twin, the baseline run twice: {mean.speedup:.3f}x{ends}{by_length}. " + (
-        f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
-        if off
-        else "Equal within the noise, as it should be."
-    )
+    yield f"A/A twin, the baseline run twice: {mean.speedup:.3f}x{ends}{by_length}. {_of_twins(off, mean)}"
+
+
+def _of_twins(off: Sequence[int], mean: Ratio) -> str:
+    if off:
+        return f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
+    if mean.low is not None and mean.high is not None and not mean.low <= 1 <= mean.high:
+        return "Its interval leaves 1 out, as chance alone makes one in 20 do: do not build on differences of this size."
+    return "Equal within the noise, as it should be."
 
 
 def twins_apart(run: Sequence[Row]) -> list[Row]:

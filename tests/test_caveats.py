@@ -79,7 +79,10 @@ def test_a_twin_is_judged_together_with_those_of_other_blocks() -> None:
     alone = with_changes(speedup_rows(64), "pytorch~twin", 64, **apart)
     others = [row | {"batch_size": 8} for row in speedup_rows(64, 128, 256, 512)]
     assert "Warning: apart at length 64" in footer_of(alone)
-    assert "Warning" not in footer_of([*alone, *others])
+    together = footer_of([*alone, *others])
+    assert "Warning" not in together
+    assert together.count("Its interval leaves 1 out, as chance alone makes one in 20 do") == 1
+    assert together.count("Equal within the noise, as it should be.") == 1
 
 
 def test_once_a_twin_is_apart_the_next_is_judged_among_the_rest() -> None:
