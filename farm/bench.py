@@ -19,7 +19,7 @@ from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
 from tasks.calibration import DEMO_TEXTS, calibration_source, check_disjoint
-from tasks.inputs import build_inputs, encode_sentences, pad_further
+from tasks.inputs import build_inputs, encode_sentences, pad_further, short_to_long
 from tasks.method import find_method
 from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
@@ -40,6 +40,8 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
         texts: Sequence[str] = review_texts(load_sentences(reporter))
     else:
         texts = dataset.texts
+    if suite.inputs == "padded":
+        texts = short_to_long(model, texts, TIMED_INPUTS)
     shapes = [(length, batch) for length in suite.lengths for batch in suite.batch_sizes]
     inputs = {
         shape: build_inputs(model, texts, length=shape[0], batch_size=shape[1], kind=suite.inputs, count=TIMED_INPUTS)

@@ -76,7 +76,9 @@ def _of_twins(off: Sequence[int], mean: Ratio) -> str:
     if off:
         return f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
     if mean.low is not None and mean.high is not None and not mean.low <= 1 <= mean.high:
-        return "Its interval leaves 1 out, as chance alone makes one in 20 do: do not build on differences of this size."
+        return (
+            "Its interval leaves 1 out, as chance alone makes one in 20 do: do not build on differences of this size."
+        )
     return "Equal within the noise, as it should be."
 
 

@@ -31,7 +31,7 @@ _IDENTITY = [
     _column("batch_size", pa.int32(), "sequences per call"),
     _column("device", pa.string(), "cpu or cuda"),
     _column("threads", pa.int32(), "compute threads the runtime was given"),
-    _column("inputs", pa.string(), "full (text fills the length) or padded (one review padded to it)"),
+    _column("inputs", pa.string(), "full (text fills the length) or padded (texts from short to long, padded to it)"),
 ]
 
 _PLACE = [

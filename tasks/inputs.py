@@ -39,6 +39,18 @@ def build_inputs(
     ]
 
 
+def short_to_long(model: ModelInfo, texts: Sequence[str], count: int) -> list[str]:
+    """`count` texts that stand for all by their lengths: the middle one of each `count`-th part, shortest part first.
+
+    What padding costs depends on how long texts are: a few taken as they come would answer for themselves alone.
+    """
+    tokenizer = _tokenizer(model, model.max_length)
+    tokenizer.no_padding()
+    lengths = [len(encoding) for encoding in tokenizer.encode_batch(list(texts))]
+    by_length = sorted(range(len(texts)), key=lambda index: (lengths[index], index))
+    return [texts[by_length[(2 * part + 1) * len(texts) // (2 * count)]] for part in range(count)]
+
+
 def encode_sentences(model: ModelInfo, sentences: Sequence[str], length: int) -> TokenArrays:
     """Sentences cut or padded to `length`: a dict of the model's input names to int64 [sentences, length]."""
     return _arrays(model, _tokenizer(model, length).encode_batch(list(sentences)))

@@ -11,7 +11,7 @@ from small_models import save_model
 
 from farm.errors import RequestError
 from farm.records import ModelInfo
-from tasks.inputs import build_inputs, encode_sentences, pad_further
+from tasks.inputs import build_inputs, encode_sentences, pad_further, short_to_long
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
@@ -49,6 +49,12 @@ def test_padded_inputs_hold_one_text_and_mark_the_rest(model: ModelInfo) -> None
     (arrays,) = build_inputs(model, TEXTS, 16, 1, kind="padded", count=1)
     assert arrays["attention_mask"].sum() == 2 + len(TEXTS[0].split())
     assert (arrays["input_ids"][arrays["attention_mask"] == 0] == PAD).all()
+
+
+def test_texts_from_short_to_long_stand_for_all(model: ModelInfo) -> None:
+    texts = [" ".join(["good"] * words) for words in (9, 1, 30, 3, 2, 8, 40, 4)]
+    assert [len(text.split()) for text in short_to_long(model, texts, 4)] == [2, 4, 9, 40]
+    assert short_to_long(model, ["only one"], 2) == ["only one", "only one"]
 
 
 def test_a_text_longer_than_the_length_is_cut_and_still_ends_properly(model: ModelInfo) -> None:
