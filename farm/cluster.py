@@ -20,6 +20,7 @@ from farm.cohort import CohortProcess
 from farm.errors import FarmError, RequestError
 from farm.events import Notice
 from farm.hardware import CLASS_LABEL, admits, label_of, may_admit, nothing_fits
+from farm.machine import unlike
 from farm.node_wish import NodeWish, nodes_wanted, usual_kind
 from farm.records import Failure, Machine, Slot
 from farm.replica import Bench, NodeFaultError, NodeUnfitError, measure_replica, prepare_replica
@@ -64,7 +65,9 @@ class RayCluster:
         self._wish = NodeWish()
         self._labels: dict[str, tuple[str, str]] = {}
         self._cargo = Cargo(bench.model.folder)
+        self._machine_of: dict[str, Machine] = {}
         self.machines: dict[str, Machine] = {}
+        """One of each hardware class: those that are alike have the same libraries, too."""
 
     def first_slots(self) -> list[Slot]:
         """The slots to plan for; where none is up for all that the suite names, the cluster is asked for nodes.
@@ -113,7 +116,7 @@ class RayCluster:
         self, job: Job, slot: Slot, place: PlacementGroup, share_s: float | None, parts: VarianceParts
     ) -> AsyncIterator[ReplicaLog]:
         """Measure one replica in processes of its own. Raises ReplicaLostError where it must start over."""
-        log = ReplicaLog(job.cohort, job.replica, job.attempt, slot)
+        log = ReplicaLog(job.cohort, job.replica, job.attempt, slot, machine=self._machine_of.get(slot.node_id))
         remote = ray.remote(CohortProcess).options(**slots.in_slot(place, slot))
         cohort = remote.remote(slot, self._suite.limits, self._bench.effort.turn_calls)
         try:
@@ -205,11 +208,15 @@ class RayCluster:
                 self._leave_out(told, "Ray cannot get an answer from it")
             return
         node = slots.as_node(told, machine)
-        self.machines[node.machine.hardware_class] = node.machine
+        first = self.machines.setdefault(node.machine.hardware_class, node.machine)
+        if others := unlike(node.machine, first):
+            self._leave_out(told, f"it has {others} of its hardware class; install the same there")
+            return
         own_label = dict(node.labels).get(CLASS_LABEL)
         if label := (CLASS_LABEL, own_label) if own_label else label_of(self._suite.hardware):
             self._labels[node.machine.hardware_class] = label
         devices = slots.devices_of(self._suite.devices, node.machine)
+        self._machine_of[node.node_id] = node.machine
         own = slots.slots_of(node, devices, self._suite.smt, self._suite.exclusive)
         self._slots[node.node_id] = [slot for slot in own if admits(self._suite.hardware, slot)]
 

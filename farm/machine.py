@@ -56,6 +56,7 @@ def _describe() -> Machine:
         gpu_devices=gpus,
         no_gpu=no_gpu,
         numa_nodes=numa_nodes,
+        software={"python": platform.python_version(), "platform": platform.platform(), **library_versions()},
         hardware_class=_hardware_class(facts | ({"numa_nodes": len(numa_nodes)} if len(numa_nodes) > 1 else {})),
         **facts,  # type: ignore[arg-type]
     )
@@ -176,11 +177,19 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def describe_environment() -> dict[str, Any]:
-    """What a result needs to be reproduced: Python, libraries, machine."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "libraries": library_versions(),
-        "machine": asdict(describe_machine()),
-    }
+def describe_environment(machine: Machine | None = None) -> dict[str, Any]:
+    """What a result that was measured there needs to be reproduced: Python, libraries, machine; of this one if None."""
+    facts = asdict(machine or describe_machine())
+    libraries = facts.pop("software")
+    own = {name: libraries.pop(name, None) for name in ("python", "platform")}
+    return {**own, "libraries": libraries, "machine": facts}
+
+
+def unlike(there: Machine, others: Machine) -> str:
+    """How the libraries of a machine differ from those of others, in words; nothing where they do not."""
+    here, known = ({**machine.software, "platform": ""} for machine in (there, others))
+    return ", ".join(
+        f"{name} {here.get(name, 'none')} instead of {known.get(name, 'none')}"
+        for name in sorted(here.keys() | known.keys())
+        if here.get(name) != known.get(name)
+    )

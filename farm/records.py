@@ -65,6 +65,8 @@ class Machine:
     """Why there is none, in the driver's words."""
     numa_nodes: tuple[tuple[int, ...], ...] = ()
     """The usable CPUs of each NUMA node that has any; empty where the platform does not tell."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Python, the platform, and the libraries that decide how fast a method is, by name: their versions there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from farm.gpu_guards import GPU_READINGS
+from farm.machine import describe_environment
 from farm.quality import Quality, largest_difference
-from farm.records import Cell, Cohort, Failure, ModelInfo, Round, Slot, WarmUp
+from farm.records import Cell, Cohort, Failure, Machine, ModelInfo, Round, Slot, WarmUp
 from farm.schemas import SCHEMA_VERSION
 from tasks.artifacts import Artifact
 from tasks.calibration import DEMO_TEXTS, FOREIGN_TEXTS, calibration_source
@@ -45,6 +46,7 @@ class RunIdentity:
     inputs: str
     model: ModelInfo
     environment: Mapping[str, Any]
+    """The driver's; a row's own is that of the node it was measured on."""
     architecture: Architecture | None = None
     """Of the model, to count its operations by; None where they cannot be counted."""
 
@@ -65,6 +67,8 @@ class ReplicaLog:
     peaks: dict[str, Mapping[str, int | None]] = field(default_factory=dict)
     """Of each cell's memory, by column."""
     ceilings: Mapping[str, Any] | None = None
+    machine: Machine | None = None
+    """What the slot's node is made of, and the libraries there; None where it was not asked, or before it was."""
 
     def living(self) -> list[Cell]:
         """Cells that are loaded and have not failed."""
@@ -94,6 +98,7 @@ def build_rows(log: ReplicaLog, identity: RunIdentity) -> list[dict[str, Any]]:
 
 def _identity(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, Any]:
     shape = cell.workload
+    environment = identity.environment if log.machine is None else describe_environment(log.machine)
     return {
         "run": identity.run,
         "suite": identity.suite,
@@ -113,7 +118,7 @@ def _identity(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, A
         "device": shape.device,
         "threads": shape.threads,
         "inputs": identity.inputs,
-        "environment": json.dumps(identity.environment, sort_keys=True),
+        "environment": json.dumps(environment, sort_keys=True),
         "schema_version": SCHEMA_VERSION,
     }
 

@@ -107,6 +107,22 @@ def test_a_foreign_node_without_the_farm_is_left_out_and_told_and_one_without_th
     assert _messages(told) == ["node foreign is left out"]
 
 
+def test_a_node_with_other_libraries_than_its_class_is_left_out_and_one_of_another_class_is_not(monkeypatch) -> None:
+    ray, told = _Ray(monkeypatch, HEAD, _node("first"), _node("older"), _node("same")), Told()
+    new = {"platform": "Linux-6.1", "torch": "2.13.0", "onnx": "1.19"}
+    ray.answers["first"] = replace(MACHINE, software=new)
+    ray.answers["older"] = replace(MACHINE, software={**new, "torch": "2.12.1", "nncf": "2.1"})
+    ray.answers["same"] = replace(MACHINE, software={**new, "platform": "Linux-6.2"})
+    cluster = ray.cluster(told, hardware="all")
+    assert {slot.node_id for slot in cluster.first_slots()} == {"first", "same"}
+    (notice,) = [event for event in told.events if isinstance(event, Notice)]
+    assert notice.message == "node older is left out"
+    assert notice.remedy.startswith("it has nncf 2.1 instead of none, torch 2.12.1 instead of 2.13.0 of its hardware")
+    ray.answers["other"] = replace(ray.answers["older"], hardware_class="another")
+    ray.nodes.append(_node("other"))
+    assert _now(cluster) == {"first", "same", "other"}
+
+
 def test_where_no_node_can_run_the_farm_the_reason_is_the_answer(monkeypatch) -> None:
     ray = _Ray(monkeypatch, HEAD, _node("foreign"))
     ray.answers["foreign"] = RequestError("No module named 'farm'")

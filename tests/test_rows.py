@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
-from made_up import MODEL, SLOT, plan_of, suite_of
+from made_up import MACHINE, MODEL, SLOT, plan_of, suite_of
 
 from farm.records import Failure, WarmUp
 from farm.rows import ReplicaLog, RunIdentity, build_rows
@@ -33,6 +34,17 @@ def test_a_methods_remarks_are_reasons_of_a_row_that_is_ok() -> None:
 
 def test_without_remarks_there_are_no_reasons() -> None:
     assert all(row["reasons"] == [] for row in _rows({}))
+
+
+def test_a_rows_libraries_are_those_of_the_node_it_was_measured_on() -> None:
+    driver = {"libraries": {"torch": "2.13.0+cpu"}}
+    there = replace(MACHINE, hostname="gpu-7", software={"python": "3.12.1", "torch": "2.13.0+cu130"})
+    log = ReplicaLog(plan_of().cohorts[0], replica=0, attempt=0, slot=SLOT, machine=there)
+    rows = build_rows(log, RunIdentity("run", "suite", "full", MODEL, driver))
+    for environment in (json.loads(row["environment"]) for row in rows):
+        assert environment["libraries"] == {"torch": "2.13.0+cu130"}
+        assert (environment["python"], environment["machine"]["hostname"]) == ("3.12.1", "gpu-7")
+        assert "software" not in environment["machine"]
 
 
 def test_a_cell_that_failed_gives_its_failure_alone() -> None:
