@@ -50,7 +50,7 @@ SOON_DONE = 3
 MOST_RESTARTS = 2
 """A replica whose tries were ended so often is left alone: the next time it would rightly be published as failed."""
 
-PATIENCE_S = 900.0
+PATIENCE_S = 3600.0
 REJOIN_S = 1.0
 
 
