@@ -58,7 +58,8 @@ def to_latex(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     columns = wanted or chosen(None)
     parts = [f"% {' '.join(table.title.split())}", "% needs \\usepackage{booktabs}"]
     for block in table.blocks:
-        parts.append(f"\\paragraph{{{_latex(_heading(block, columns))}}}")
+        # What follows would otherwise begin in the heading's own line.
+        parts.append(f"\\paragraph{{{_latex(_heading(block, columns))}}}\\leavevmode")
         groups = column_groups(block, columns)
         # Columns of a whole block would not fit a page.
         parts.append(_latex_table(_grid(block, columns, ())) if columns.at_lengths else "")
@@ -170,7 +171,7 @@ def _html_list(texts: Sequence[str]) -> str:
 def _latex_table(grid: Sequence[Sequence[str]]) -> str:
     head, *rows = grid
     spread = [line for row in rows for line in _lines_of(row)]
-    return tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
+    return "\\noindent\n" + tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
 
 
 def _latex(text: str) -> str:

@@ -132,6 +132,7 @@ def test_latex_is_a_table_with_its_special_characters_escaped(
 ) -> None:
     out = printed(capsys, "table", str(results), "--format", "latex")
     assert out.count("\\begin{tabular}") == out.count("\\end{tabular}") == 3, "lengths, methods, costs"
+    assert out.count("\\leavevmode\n\n\\noindent\n\\begin{tabular}") == 1, "below the heading, not beside it"
     assert "\\toprule" in out and "accuracy \\%" in out
     body = "\n".join(line for line in out.splitlines() if not line.startswith("% "))
     assert not re.findall(r"(?<!\\)[%#_$]", body)
