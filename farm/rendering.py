@@ -118,8 +118,10 @@ def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Tab
     """One row per method."""
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     names = [_broken(row.name) for row in block.rows]
-    table.add_column("method", overflow="fold", min_width=max(map(len, "\n".join(names).split("\n"))))
     has_verdict = any(column.name == "verdict" for column in columns)
+    # A column that may wrap is narrowed with the others, and its minimum is then cut off the table's right end.
+    longest = max(map(len, "\n".join(names).split("\n")))
+    table.add_column("method", overflow="fold", min_width=longest, no_wrap=has_verdict)
     for column in columns:
         justify: JustifyMethod = "left" if column.left else "right"
         # Where a table is too wide it is the verdict that goes on below itself: it is words.

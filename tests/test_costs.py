@@ -114,6 +114,19 @@ def test_names_are_not_broken_where_a_verdict_can_be() -> None:
     assert sum(line.startswith("openvino-int8-pruned ") for line in text.splitlines()) == 3
 
 
+def test_no_word_of_a_verdict_is_cut_off_where_every_column_is_at_its_widest() -> None:
+    interval = {"accuracy_drop_points": 1.18, "accuracy_drop_low_points": -0.1, "accuracy_drop_high_points": 2.7}
+    widest = {"gate": "fail", "accuracy": 0.8732, "accuracy_n": 678, "p_holm": 1e-4, **interval}
+    rows = [row | {"name": row["name"].replace("quantized", "pytorch-int8-dynamic")} for row in costly_rows()]
+    text = to_text(speedup_table([row | (widest if row["role"] == "candidate" else {}) for row in rows]))
+    assert "-1.18 [-2.7, +0.1]" in text
+    lines = text.splitlines()
+    start = next(line.index("verdict") for line in lines if line.startswith("method"))
+    first = next(place for place, line in enumerate(lines) if line.startswith("pytorch-int8-dynamic ") and place > 10)
+    words = " ".join(line[start:] for line in lines[first : first + 4]).split()
+    assert words == ["faster;", "fails", "the", "accuracy", "limit"]
+
+
 def test_energy_is_a_column_where_any_row_has_it() -> None:
     text = to_text(speedup_table([row | {"energy_j_per_call": row["length"] / 10} for row in costly_rows()]))
     assert "6.40-12.8" in line_of("quantized", text, 2)
