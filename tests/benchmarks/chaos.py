@@ -35,14 +35,13 @@ METHODS = (BASELINE, "control-work", {"method": "control-crash", "name": CRASHIN
 CLASSES = ("blue", "red")
 """Values of the label that makes two raylets of one machine different hardware classes."""
 
-OF_DRIVERS = ("driver killed", "second driver", "part damaged")
 KINDS = (
     *("cell killed", "cell segfaults", "baseline killed", "nursery killed", "cohort killed", "raylet killed"),
-    *OF_DRIVERS,
+    *("driver killed", "second driver", "part damaged"),
 )
 
 MOST_TRIED = 60
-"""A kind of fault that was not possible at so many looks is skipped; at once where it cannot be any more."""
+"""Where no kind left in the deck was possible at so many looks, all are shuffled anew; near the end at once."""
 
 SOON_DONE = 3
 """So many replicas before the end the run is left to one driver, which may be done before another one has started."""
@@ -105,8 +104,7 @@ class Chaos:
             self.raylets[label] = self.nodes.join(hardware=label)
         self._start()
         until = time.monotonic() + PATIENCE_S
-        while len(self.done) < faults and time.monotonic() < until:
-            self._keep_going()
+        while self._keep_going() and len(self.done) < faults and time.monotonic() < until:
             if len(self.nodes.place.measured()) >= len(self.done) * self.cohorts / faults - 2:
                 self._inject()
             time.sleep(self.chance.uniform(0.1, 1.0))
@@ -132,22 +130,22 @@ class Chaos:
         return bool(self.drivers)
 
     def _inject(self) -> None:
-        """The next kind of fault of a shuffled deck that is possible now; its turn is lost if it takes too long."""
-        if not self._deck:
+        """The first kind of fault of a shuffled deck that is possible now; the others wait there for their turn."""
+        if not self._deck or self._tried > MOST_TRIED:
             self._deck = self.chance.sample(KINDS, len(KINDS))
             self._tried = 0
-        kind, possible = self._deck[-1], dict(self._possible())
-        self._tried += 1
-        left = self.cohorts - len(self.nodes.place.measured())
-        too_late = left == 0 or (left < SOON_DONE and kind in OF_DRIVERS)
-        if kind in possible or too_late or self._tried > MOST_TRIED:
-            self._deck.pop()
+        possible = dict(self._possible())
+        kind = next((kind for kind in self._deck if kind in possible), None)
+        if kind is None:
+            ending = len(self.nodes.place.measured()) > self.cohorts - SOON_DONE
+            self._tried = MOST_TRIED + 1 if ending else self._tried + 1
+            return
+        with suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
+            possible[kind]()
+            self._deck.remove(kind)
             self._tried = 0
-        if kind in possible:
-            with suppress(psutil.NoSuchProcess):  # it ended by itself a moment ago
-                possible[kind]()
-                self.done.append(kind)
-                self.moments_s.append(time.monotonic() - self.started)
+            self.done.append(kind)
+            self.moments_s.append(time.monotonic() - self.started)
 
     def _possible(self) -> Iterator[tuple[str, Callable[[], None]]]:
         victims = [victim for victim in self._victims() if self.restarts[victim.replica] < MOST_RESTARTS]
