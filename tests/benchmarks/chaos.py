@@ -40,7 +40,7 @@ KINDS = (
     *("driver killed", "second driver", "part damaged"),
 )
 
-MOST_TRIED = 60
+MOST_TRIED = 10
 """Where no kind left in the deck was possible at so many looks, all are shuffled anew; near the end at once."""
 
 SOON_DONE = 3
@@ -163,10 +163,11 @@ class Chaos:
             yield "cohort killed", lambda: self._kill_cohort(self.chance.choice(victims))
         yield "raylet killed", self._kill_raylet
         measured = self.nodes.place.measured()
-        if len(self.drivers) != 1 or len(measured) > self.cohorts - SOON_DONE:
+        if not self.drivers or len(measured) > self.cohorts - SOON_DONE:
             return  # a run that ends meanwhile is not continued, and should not be
         yield "driver killed", self._kill_drivers
-        yield "second driver", self._start
+        if len(self.drivers) == 1:
+            yield "second driver", self._start
         if intact := [path for path in measured if path not in self.damaged]:
             yield "part damaged", lambda: self._damage(self.chance.choice(intact))
 
