@@ -30,6 +30,10 @@ THROTTLE_BITS = {
 }
 """Reasons for a lower clock that something forced. An idle GPU, and clocks that an administrator has set, are none."""
 
+APPLICATION_XIDS = frozenset({13, 31, 43, 45})
+"""Errors that an application brings upon itself, or leaves where it was killed: they say nothing of the chip
+(https://docs.nvidia.com/deploy/xid-errors/)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -140,13 +144,8 @@ class GpuMeter:
         return self._known(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def _processes(self) -> tuple[int, ...]:
-        library = self._library
-        try:
-            listed = library.nvmlDeviceGetComputeRunningProcesses(self._handle)
-        except library.NVMLError as error:
-            if getattr(error, "value", None) != library.NVML_ERROR_FUNCTION_NOT_FOUND:
-                raise
-            listed = library.nvmlDeviceGetComputeRunningProcesses_v2(self._handle)  # drivers before 510
+        # By its version: the plain name turns a driver that is too old (before 510) into an error of no kind of NVML's.
+        listed = self._library.nvmlDeviceGetComputeRunningProcesses_v3(self._handle)
         return tuple(sorted(int(process.pid) for process in listed))
 
     def _errors(self, kind: int) -> int:
@@ -164,10 +163,10 @@ class GpuMeter:
             return None
         while True:
             try:
-                self._library.nvmlEventSetWait_v2(self._events, 0)
+                event = self._library.nvmlEventSetWait_v2(self._events, 0)
             except self._library.NVMLError as error:
                 return self._xids if getattr(error, "value", None) == self._library.NVML_ERROR_TIMEOUT else None
-            self._xids += 1
+            self._xids += int(event.eventData) not in APPLICATION_XIDS
 
     def _known(self, ask: Callable[[], Value]) -> Value | None:
         """The answer, or None where the driver has none, or not for us."""

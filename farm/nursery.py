@@ -96,7 +96,20 @@ class Resident:
         with suppress(ProcessLookupError):
             while time.monotonic() < until:
                 os.kill(self.pid, 0)
+                if _is_taken_apart(self.pid):
+                    return
                 time.sleep(END_POLL_S)
+
+
+def _is_taken_apart(pid: int) -> bool:
+    """Whether nothing is left of an ended process but its entry, which whoever inherited it may never remove."""
+    import psutil  # not for every cell that is forked from here
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.Error:
+        return True
 
 
 class Nursery:

@@ -127,6 +127,7 @@ def search_gpu_ceilings(threads: int, budget_s: float = BUDGET_S) -> dict[str, C
 
     A precision that the chip has no units for raises, and is left out.
     """
+    cuda_kernels.begin()
     kernels = {rate: cuda_kernels.kernels_of(rate) for rate in cuda_kernels.CUDA_RATES}
     found = search(kernels, lambda case: prepare_any(case, threads), budget_s)
     cuda_kernels.give_back()

@@ -58,6 +58,15 @@ def cache_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).L2_cache_size)
 
 
+def begin() -> None:
+    """Start what the first use of a GPU starts: libraries, a context, cuBLAS and its kernels. It takes seconds."""
+    import torch
+
+    operand = torch.ones(64, 64, device="cuda")
+    torch.mm(operand, operand)
+    torch.cuda.synchronize()
+
+
 def give_back() -> None:
     """Return the memory of operands that are gone to the GPU: PyTorch would keep it for itself."""
     import torch

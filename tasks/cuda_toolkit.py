@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +23,16 @@ SYSTEM = Path("/usr/local/cuda")
 
 
 def needs_c_compiler(method: str) -> None:
-    """Raise MethodUnsupportedError where Triton would find no C compiler."""
+    """Raise MethodUnsupportedError where Triton would find no C compiler, or not Python's headers."""
     if not any(shutil.which(name) for name in (os.environ.get("CC", ""), "gcc", "clang") if name):
         raise MethodUnsupportedError(
             f"{method} needs a C compiler, with which Triton builds what launches its kernels: install gcc, or name "
             "another in CC"
+        )
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise MethodUnsupportedError(
+            f"{method} needs Python's headers, against which Triton builds what launches its kernels: install them "
+            f"(python{sysconfig.get_python_version()}-dev of most Linux distributions)"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,10 +173,14 @@ def convert_to_fp16(source: Path, target: Path) -> None:
 
 
 def load_tensorrt() -> None:
-    """Load TensorRT's libraries from the package that holds them, so that the provider finds them by name."""
+    """Load TensorRT's libraries from the package that holds them, so that the provider finds them by name.
+
+    All of them: building an engine opens others by name, one for each generation of chips.
+    """
     spec = find_spec("tensorrt_libs")
     folders = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    for folder in folders:
-        for library in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
-            for path in sorted(folder.glob(f"{library}.so.{TENSORRT_MAJOR}*"))[:1]:
-                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    paths = [path for folder in folders for path in sorted(folder.glob("*.so*"))]
+    # Those that everything needs come first; one that lacks something itself is missed by whoever asks for it.
+    for path in sorted(paths, key=lambda path: not path.name.startswith("libnvinfer.so")):
+        with suppress(OSError):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from farm.errors import MethodUnsupportedError
 from farm.records import ModelInfo, Workload
 from tasks.inductor_cuda import CompileOnGpu, Mode
 
@@ -14,6 +15,13 @@ def in_encoder(module: Any, path: str) -> bool:
     import torch
 
     return isinstance(module, torch.nn.Linear) and "pooler" not in path
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer's weight is still what it was before it should have been quantized."""
+    import torch
+
+    return type(layer.weight.data) is torch.Tensor
 
 
 class Quantized(CompileOnGpu):
@@ -36,6 +44,14 @@ class Quantized(CompileOnGpu):
         from torchao.quantization import quantize_
 
         quantize_(module.base_model, self.configuration(), filter_fn=in_encoder)
+        plain = [
+            name for name, layer in module.base_model.named_modules() if in_encoder(layer, name) and _is_plain(layer)
+        ]
+        if plain:  # torchao leaves out what its kernels do not take, and says so in no way that a caller sees
+            raise MethodUnsupportedError(
+                f"torchao has no {self.precision} kernel for {len(plain)} of the encoder's layers ({plain[0]}, ...): "
+                "their sizes must be multiples of 16"
+            )
         return module
 
     def configuration(self) -> Any:

@@ -32,7 +32,7 @@ class Board:
     max_mhz: int = 1980
     energy_mj: int = 0
     errors: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
-    xids: int = 0
+    xids: list[int] = field(default_factory=list)
     temperature: int = 50
 
 
@@ -102,15 +102,12 @@ class FakeNvml:
         """One error out of the queue, or none in time."""
         for board in events:
             if board.xids:
-                board.xids -= 1
-                return SimpleNamespace(eventData=79)
+                return SimpleNamespace(eventData=board.xids.pop())
         raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
 
-    def nvmlDeviceGetComputeRunningProcesses(self, board: Board) -> list[Any]:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, board: Board) -> list[Any]:  # noqa: N802
         """By the driver's numbering."""
         return [SimpleNamespace(pid=pid) for pid in board.processes]
-
-    nvmlDeviceGetComputeRunningProcesses_v2 = nvmlDeviceGetComputeRunningProcesses  # noqa: N815
 
     def nvmlDeviceGetMemoryInfo(self, board: Board) -> Any:  # noqa: N802
         """Total and used."""

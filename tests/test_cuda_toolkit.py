@@ -37,6 +37,16 @@ def put(include: Path, *headers: str) -> None:
         (include / header).touch()
 
 
+@pytest.mark.usefixtures("site")
+def test_without_pythons_headers_triton_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_toolkit.shutil, "which", {"gcc": "/usr/bin/gcc"}.get)
+    monkeypatch.setattr(cuda_toolkit.sysconfig, "get_path", lambda _: str(tmp_path / "include"))
+    with pytest.raises(MethodUnsupportedError, match=r"needs Python's headers.*install them \(python3\."):
+        needs_c_compiler("m")
+    put(tmp_path / "include", "Python.h")
+    needs_c_compiler("m")
+
+
 def test_without_headers_it_is_said_which_packages_have_them(site: Path) -> None:
     with pytest.raises(
         MethodUnsupportedError, match=r"there are none: pip install 'nvidia-cuda-runtime==13\.\*' 'nvid"

@@ -14,6 +14,7 @@ from farm.machine import describe_machine
 from farm.store import Store
 
 FOLDER = Path(__file__).parent / "benchmarks"
+EARLIER = "20250101T000000Z-0000"
 
 
 @pytest.fixture
@@ -34,12 +35,12 @@ def test_without_a_gpu_it_says_what_it_takes_and_runs_nothing(
 
 def test_everything_is_run_in_order_and_the_matrix_may_have_failed_cells(script: ModuleType) -> None:
     parts = script.parts(script._parse([]))
-    assert [part.name for part in parts] == ["tests", "selfcheck", "matrix"]
+    assert [part.name for part in parts] == ["tests", "matrix", "selfcheck"]
     assert any(argument.endswith("test_gpu_methods.py") for argument in parts[0].command)
     codes = (0, 1, 2, 130, script.TOO_LATE)
-    assert [script.Ran(parts[2], code, 1.0).failed for code in codes] == [False, False, True, True, True]
-    assert "cuda" in parts[1].command
-    assert [script.Ran(parts[1], code, 1.0).failed for code in (0, 1)] == [False, True]
+    assert [script.Ran(parts[1], code, 1.0).failed for code in codes] == [False, False, True, True, True]
+    assert "cuda" in parts[2].command
+    assert [script.Ran(parts[2], code, 1.0).failed for code in (0, 1)] == [False, True]
 
 
 def test_a_method_is_summed_up_in_one_line(script: ModuleType) -> None:
@@ -52,13 +53,19 @@ def test_a_method_is_summed_up_in_one_line(script: ModuleType) -> None:
 
 def test_the_summary_is_of_the_newest_run(script: ModuleType, tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    store.write_run(run_record())
-    rows = [measured_row("c", 0, name, ms, device_ns=[100_000] * 15) for name, ms in (("pytorch", 4.0), ("fast", 1.0))]
-    store.publish_replica(RUN, "c", 0, rows)
+    for run, created, fast_ms in ((EARLIER, 1, 2.0), (RUN, 2, 1.0)):
+        store.write_run(run_record(run=run, created_unix_ns=created))
+        pair = (("pytorch", 4.0), ("fast", fast_ms))
+        rows = [measured_row("c", 0, name, ms, run=run, device_ns=[100_000] * 15) for name, ms in pair]
+        store.publish_replica(run, "c", 0, rows)
     first, *lines = script.summarize(script.matrix_rows(tmp_path), "gpu-full")
     assert first.startswith("gpu-full")
     assert lines[0].startswith("  fast: 4.00x")
     assert "0.10 of the call on the GPU" in lines[0]
+
+
+def test_of_a_run_that_was_not_even_begun_there_are_no_rows(script: ModuleType, tmp_path: Path) -> None:
+    assert script.matrix_rows(tmp_path / "none") == []
 
 
 def row(name: str, speedup: float | None, worst: str = "ok", drop: float | None = 0.0) -> dict[str, Any]:

@@ -61,8 +61,10 @@ def test_a_method_answers_what_fp32_answers_and_proves_what_ran(
     method: str, cells: Callable[..., Measured], expected: np.ndarray
 ) -> None:
     found = cells(method)
+    # On random weights FP8 errs by about a twentieth; the two inputs are far enough apart for a wrong answer to show.
+    share = 0.15 if "fp8" in method else 0.05
     exact = find_method(method).exact
-    assert np.abs(found.logits - expected).max() <= (1e-3 if exact else 0.05 * max(1.0, np.abs(expected).max()))
+    assert np.abs(found.logits - expected).max() <= (1e-3 if exact else share * max(1.0, np.abs(expected).max()))
     assert np.abs(expected[0] - expected[1]).max() > 0.01  # the inputs matter
     assert len(found.turn.device_ns) == len(found.turn.latency_ns)
     assert all(on_device > 0 for on_device in found.turn.device_ns)
@@ -94,7 +96,8 @@ def test_onnx_runtime_replays_a_graph_where_it_is_asked_to(
 def test_attention_takes_the_kernels_it_is_left(backend: str, cells: Callable[..., Measured]) -> None:
     proof = cells("pytorch-fp16", sdpa_backend=backend).proof
     assert [name for name, may in proof["sdpa_may_use"].items() if may] == [backend]
-    assert any("efficient" in name for name in proof["matrix_products"]) == (backend == "efficient")
+    assert any("fmha_cutlass" in kernel for kernel in proof["kernels"]) == (backend == "efficient")
+    assert backend == "efficient" or not any("flash" in kernel or "sdpa" in kernel for kernel in proof["kernels"])
 
 
 def test_a_tf32_product_is_told_from_an_fp32_one(cells: Callable[..., Measured]) -> None:
@@ -109,6 +112,7 @@ def test_the_sentinel_finds_the_gpus_ceilings_and_reads_them_again(tmp_path: Pat
         rates = resident.call("measure", timeout_s=30.0)
     assert {"fp32", "fp16", "memory"} <= set(rates) <= set(CUDA_RATES)
     assert set(rates) == set(ceilings)
+    assert all(ceilings[rate]["searched"] > 1 for rate in rates if rate != "memory")
     assert all(rate > 0 for rate in rates.values())
     assert rates["fp16"] > rates["fp32"]
 

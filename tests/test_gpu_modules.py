@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from farm.errors import MethodUnsupportedError
 from farm.records import ModelInfo, Workload
 from tasks import cuda_kernels, pytorch
 from tasks.cuda_graphs import WARM_UPS, Captured
@@ -157,6 +158,24 @@ def test_quantizing_takes_the_encoders_products_and_leaves_the_head() -> None:
     quantized = {name for name in plain if isinstance(module.get_submodule(name).weight, Int8Tensor)}
     assert plain - quantized == {"pre_classifier", "classifier"}
     assert len(quantized) == 6
+
+
+@pytest.mark.parametrize("dim", [64, 312])
+def test_an_encoder_that_fp8_kernels_do_not_take_is_refused_rather_than_left_as_it_is(
+    dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It asks for the chip before it looks at sizes.
+    monkeypatch.setattr("torchao.quantization.quant_api._check_hardware_support", lambda _: None)
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(vocab_size=40, dim=dim, hidden_dim=128, n_layers=1, n_heads=4, max_position_embeddings=32)
+    module = DistilBertForSequenceClassification(config).eval().to(torch.bfloat16)
+    method: Any = find_method("pytorch-fp8-dynamic-compile")
+    if dim % 16:
+        with pytest.raises(MethodUnsupportedError, match="no fp8 kernel for 6 of the encoder's layers"):
+            method.converted(module)
+    else:
+        assert method.converted(module) is module
 
 
 # Sentinels

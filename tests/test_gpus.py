@@ -115,7 +115,7 @@ def test_gpus_that_measure_at_the_same_time_share_the_cores_on_their_own_side() 
 
 
 def test_everything_is_read_at_once() -> None:
-    board = Board(processes=[7, 5], reasons=POWER | IDLE, sm_mhz=1500, energy_mj=12, errors={0: 2, 1: 1}, xids=2)
+    board = Board(processes=[7, 5], reasons=POWER | IDLE, sm_mhz=1500, energy_mj=12, errors={0: 2, 1: 1}, xids=[79, 94])
     read = GpuMeter("GPU-0", FakeNvml(board)).read()
     assert (read.processes, read.throttle, read.sm_mhz, read.energy_mj) == ((5, 7), ("power-cap",), 1500, 12)
     assert (read.corrected_errors, read.uncorrected_errors, read.xid_errors) == (2, 1, 2)
@@ -124,7 +124,7 @@ def test_everything_is_read_at_once() -> None:
 @pytest.mark.parametrize(
     ("function", "field"),
     [
-        ("nvmlDeviceGetComputeRunningProcesses", "processes"),
+        ("nvmlDeviceGetComputeRunningProcesses_v3", "processes"),
         ("nvmlDeviceGetCurrentClocksEventReasons", "throttle"),
         ("nvmlDeviceGetClockInfo", "sm_mhz"),
         ("nvmlDeviceGetTotalEnergyConsumption", "energy_mj"),
@@ -140,9 +140,13 @@ def test_a_missing_permission_leaves_one_reading_unknown_and_no_other(function: 
     assert read.memory_used_bytes == 1_000_000_000
 
 
-def test_an_old_driver_lists_processes_in_its_own_way() -> None:
-    refused = {"nvmlDeviceGetComputeRunningProcesses": pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
-    assert GpuMeter("GPU-0", FakeNvml(Board(processes=[7]), refused=refused)).read().processes == (7,)
+def test_what_a_killed_application_leaves_in_the_drivers_log_is_no_error_of_the_chips() -> None:
+    assert GpuMeter("GPU-0", FakeNvml(Board(xids=[45, 31, 79, 43]))).read().xid_errors == 1
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetComputeRunningProcesses_v3", "nvmlEventSetWait_v2"])
+def test_the_librarys_functions_have_these_names(function: str) -> None:
+    assert callable(getattr(pynvml, function))
 
 
 def test_the_default_clock_is_the_highest_where_a_board_has_no_default() -> None:

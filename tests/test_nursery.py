@@ -66,6 +66,16 @@ def test_an_ended_process_can_be_waited_for(nursery: Nursery, tmp_path: Path) ->
     assert time.monotonic() - began < 15
 
 
+def test_an_ended_process_whose_heir_never_asks_for_it_is_gone_all_the_same(nursery: Nursery, tmp_path: Path) -> None:
+    orphan = subprocess.Popen([sys.executable, "-c", ""])
+    assert _wait_until(lambda: psutil.Process(orphan.pid).status() == psutil.STATUS_ZOMBIE)
+    resident = nursery.fork("cell", tmp_path / "cell.log")
+    began = time.monotonic()
+    Resident(orphan.pid, tmp_path, resident.line).wait_until_gone(30)
+    assert time.monotonic() - began < 15
+    assert orphan.wait() == 0
+
+
 @pytest.mark.parametrize(("slot", "waits"), [(SLOT, 0), (GPU_SLOT, 1)])
 def test_on_a_gpu_nobody_comes_before_the_last_one_has_gone(
     slot: Slot, waits: int, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,11 @@
-"""Everything that needs a GPU, in one go: the tests that do, the self-check, and the whole matrix with its table.
+"""Everything that needs a GPU, in one go: the tests that do, the whole matrix with its table, and the self-check.
 
-    python tests/benchmarks/gpu_matrix.py [--results FOLDER] [--only tests,selfcheck,matrix] [--suite gpu-full]
+    python tests/benchmarks/gpu_matrix.py [--results FOLDER] [--only tests,matrix,selfcheck] [--suite gpu-full]
 
 Prints what each part printed, then one summary with the founding rows and the targets; exit code 0 where every part did
-what it should and every founding row is there, 2 without a GPU. Self-check and matrix together get `--minutes`, and are
-interrupted when they are over. The first run builds the demo model unless it is in the cache.
+what it should and every founding row is there, 2 without a GPU. Matrix and self-check together get `--minutes`, and are
+interrupted when they are over: what the matrix has not published by then is not in the summary. The first run builds
+the demo model and every artifact unless they are in the cache, and may need more minutes.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ MATRIX_QUERY = (
     "SELECT name, count(*) AS cells, count(speedup) AS measured, max_by(status, status <> 'ok') AS worst, "
     "exp(avg(ln(speedup))) AS speedup, max(accuracy_drop_points) AS drop_points, "
     "median(device_p50_ns / latency_p50_ns) AS on_device, median(limit_fraction) AS of_limit "
-    "FROM speedups WHERE role <> 'twin' GROUP BY name "
+    "FROM speedups WHERE role <> 'twin' AND run = '{}' GROUP BY name "
     "ORDER BY speedup DESC NULLS LAST"
 )
-"""One line for each method: its geometric mean, how much of a call the GPU saw, and the share of the limit."""
+"""One line for each method of a run: its geometric mean, how much of a call the GPU saw, and the share of the limit."""
 
 
 FOUNDING = ("torchscript-fp32", "onnxruntime-fp16")
@@ -103,22 +104,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parts(asked: argparse.Namespace) -> list[Part]:
-    """What can be asked for, in the order in which it is run: what is wrong shows first where it is cheapest."""
+    """What can be asked for, in the order in which it is run: what there are no figures without comes first."""
     tests = sorted(str(path) for path in (ROOT / "tests").glob("test_gpu_*.py"))
     matrix = ["run", asked.suite, "--results", str(asked.results), "--fresh"]
     return [
         Part("tests", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *tests], timed=False),
-        Part("selfcheck", [sys.executable, "-c", FARM, "selfcheck", "--device", "cuda", "--quiet"]),
         # 1: some cells failed or are invalid, which the summary names; the others were measured all the same.
         Part("matrix", [sys.executable, "-c", FARM, *matrix], frozenset({2, 130, TOO_LATE})),
+        Part("selfcheck", [sys.executable, "-c", FARM, "selfcheck", "--device", "cuda", "--quiet"]),
     ]
 
 
 def matrix_rows(results: Path) -> list[Row]:
-    """One row for each method of the newest run, the fastest first."""
+    """One row for each method of the newest run, the fastest first; none where no run was begun."""
+    from farm.errors import RequestError
     from farm.results import Results
 
-    rows: list[Row] = json.loads(Results(results).sql(MATRIX_QUERY).to_json(orient="records"))
+    try:
+        found = Results(results)
+    except RequestError:
+        return []
+    rows: list[Row] = json.loads(found.sql(MATRIX_QUERY.format(found.run)).to_json(orient="records"))
     return rows
 
 
@@ -185,12 +191,17 @@ def _line(ran: Ran) -> str:
     return f"{ran.part.name}: {'FAILED' if ran.failed else 'done'}, exit code {ran.code}, {ran.seconds:.0f} s"
 
 
+def _folder(text: str) -> Path:
+    """Of this process; those it starts work elsewhere."""
+    return Path(text).resolve()
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--results", type=Path, default=Path("gpu-results"), help="where the matrix is kept")
+    parser.add_argument("--results", type=_folder, default="gpu-results", help="where the matrix is kept")
     parser.add_argument("--suite", default="gpu-full", help="the suite to measure: gpu-full, gpu, or a file")
-    parser.add_argument("--only", default="tests,selfcheck,matrix", help="parts to run, comma-separated")
-    parser.add_argument("--minutes", type=float, default=8.0, help="for self-check and matrix together")
+    parser.add_argument("--only", default="tests,matrix,selfcheck", help="parts to run, comma-separated")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for matrix and self-check together")
     return parser.parse_args(arguments)
 
 
