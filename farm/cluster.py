@@ -210,7 +210,9 @@ class RayCluster:
         node = slots.as_node(told, machine)
         first = self.machines.setdefault(node.machine.hardware_class, node.machine)
         if others := unlike(node.machine, first):
-            self._leave_out(told, f"it has {others} of its hardware class; install the same there")
+            self._leave_out(
+                told, f"its libraries are not those of its hardware class: {others}; install the same there"
+            )
             return
         own_label = dict(node.labels).get(CLASS_LABEL)
         if label := (CLASS_LABEL, own_label) if own_label else label_of(self._suite.hardware):

@@ -76,7 +76,7 @@ def as_parquet(table: pa.Table, row_group_rows: int | None = None) -> bytes:
     """A table as the bytes of a Parquet file with checksums.
 
     Its footer is kept small, for who asks thousands of parts spends most of the time on footers: the least and the
-    greatest of every text and a description of every column would be four fifths of it.
+    greatest of every text and a description of every column would be three quarters of it.
     """
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from farm import speedups, stats, summaries
 from farm.errors import RequestError
-from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
+from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import RunRecord, Store
 from farm.summaries import summary_of
 
@@ -95,6 +95,8 @@ VIEWS = {
 }
 
 _SUMMARIES = ("facts", "replica_latencies", "cell_latencies")
+_BEHIND = {*_SUMMARIES, "calls"}
+"""Tables that views are made of: empty where no view needs them, so that nobody may ask them."""
 
 _INDIRECT = {"query", "query_table"}
 """Functions of DuckDB that read a table whose name is put together while they run."""
@@ -122,24 +124,6 @@ _ABOUT = {
         for percentile, needed in stats.PERCENTILE_SAMPLES.items()
     },
 }
-
-_RUNS_SCHEMA = pa.schema(
-    [
-        pa.field(name, kind, metadata={"description": about})
-        for name, kind, about in (
-            ("run", pa.string(), "run id: UTC start time and four hex digits"),
-            ("created", pa.timestamp("us", "UTC"), "when the run was recorded"),
-            ("finished", pa.timestamp("us", "UTC"), "when it was finished; null while it is not"),
-            ("suite", pa.string(), "name of the suite"),
-            ("model", pa.string(), "name of the model"),
-            ("farm_version", pa.string(), "version of the farm"),
-            ("command", pa.string(), "the command that made it"),
-            ("request_sha256", pa.string(), "hash of suite, model, hardware class and library versions"),
-            ("settings", pa.string(), "the resolved suite, JSON"),
-            ("environment", pa.string(), "library versions and machine, JSON"),
-        )
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +158,7 @@ def query(store: Store, sql: str) -> pa.Table:
 def schema() -> list[Column]:
     """Every column of every view, with its type and what it means."""
     about = {field.name: _description(field) for table in (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA) for field in table}
-    about |= {field.name: about.get(field.name) or _description(field) for field in _RUNS_SCHEMA} | _ABOUT
+    about |= {field.name: about.get(field.name) or _description(field) for field in RUN_SCHEMA} | _ABOUT
     with summaries.database() as connection:
         _make_views(connection, {})
         return [
@@ -197,6 +181,10 @@ def _wanted(sql: str) -> frozenset[str]:
     """
     with _confined({}) as connection:
         kind = _kind_of_select(connection, sql)
+        # A PIVOT is several statements and does not say which tables it reads.
+        asked = _tables(sql) if kind != duckdb.StatementType.MULTI else set()
+        if hidden := asked & _BEHIND:
+            raise RequestError(f"there is no view {min(hidden)}; there are {', '.join(VIEWS)}")
         words = set(re.findall(r"\w+", sql.lower()))
         named = set(VIEWS) if words & _INDIRECT else set(VIEWS) & words
         views = named & set(_LATENCIES)
@@ -209,6 +197,14 @@ def _wanted(sql: str) -> frozenset[str]:
     facts = {"facts"} if views else set()
     calls = {"calls"} if "samples" in named else set()
     return frozenset((named & {"speedups", "runs", "measurements"}) | latencies | facts | calls)
+
+
+def _tables(sql: str) -> set[str]:
+    """What a statement reads, by name, as far as an empty database can tell; DuckDB leaves out what it knows."""
+    with summaries.database() as connection, suppress(duckdb.Error):
+        _confine(connection)
+        return set(connection.get_table_names(sql))
+    return set()
 
 
 def _plan(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
@@ -248,9 +244,13 @@ def _confined(sources: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]
     """A connection that sees the views of these sources and nothing else: the only kind that reads a user's SQL."""
     with summaries.database() as connection:
         _make_views(connection, sources)
-        for setting in _CONFINEMENT:
-            connection.execute(setting)
+        _confine(connection)
         yield connection
+
+
+def _confine(connection: duckdb.DuckDBPyConnection) -> None:
+    for setting in _CONFINEMENT:
+        connection.execute(setting)
 
 
 def _make_views(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Any]) -> None:
@@ -259,7 +259,7 @@ def _make_views(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, Any
         "measurements": MEASUREMENT_SCHEMA.empty_table(),
         "calls": MEASUREMENT_SCHEMA.empty_table().select(_OF_CALLS),
         "speedups": SPEEDUP_SCHEMA.empty_table(),
-        "runs": _RUNS_SCHEMA.empty_table(),
+        "runs": RUN_SCHEMA.empty_table(),
         **{kind: summaries.empty(kind) for kind in _SUMMARIES},
     }
     for name, source in (empty | dict(sources)).items():
@@ -290,7 +290,7 @@ def _runs(records: Sequence[RunRecord]) -> pa.Table:
         }
         for record in records
     ]
-    return pa.Table.from_pylist(rows, schema=_RUNS_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=RUN_SCHEMA)
 
 
 def _kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.StatementType:

@@ -287,3 +287,19 @@ SPEEDUP_SCHEMA = pa.schema(
     ]
 )
 """One row per cell of one run, derived from its measurements."""
+
+RUN_SCHEMA = pa.schema(
+    [
+        _column("run", pa.string(), "run id: UTC start time and four hex digits"),
+        _column("created", pa.timestamp("us", "UTC"), "when the run was recorded"),
+        _column("finished", pa.timestamp("us", "UTC"), "when it was finished; null while it is not"),
+        _column("suite", pa.string(), "name of the suite"),
+        _column("model", pa.string(), "name of the model"),
+        _column("farm_version", pa.string(), "version of the farm"),
+        _column("command", pa.string(), "the command that made it"),
+        _column("request_sha256", pa.string(), "hash of suite, model, hardware class and library versions"),
+        _column("settings", pa.string(), "the resolved suite, JSON"),
+        _column("environment", pa.string(), "library versions and machine, JSON"),
+    ]
+)
+"""One row per run, as a query tells it of the run's record."""

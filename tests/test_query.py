@@ -294,6 +294,13 @@ def test_a_pivot_holds_the_values_of_its_view(store: Store, view: str, column: s
         assert [row["64"] for row in rows if row["name"] == "quantized"] == [most]
 
 
+@pytest.mark.parametrize("name", ["facts", "calls", "cell_latencies"])
+def test_what_views_are_made_of_is_no_view(store: Store, name: str) -> None:
+    with pytest.raises(RequestError, match=f"there is no view {name}; there are cells"):
+        query(store, f"SELECT count(*) FROM {name}")
+    assert query(store, f"WITH {name} AS (SELECT 1 AS one) SELECT one FROM {name}").num_rows == 1
+
+
 def test_a_long_query_prints_nothing_of_its_own(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
     rows, took_s = 100, 0.0
     while took_s < 2.5:  # before two seconds DuckDB would print nothing anyway

@@ -117,7 +117,7 @@ def test_a_node_with_other_libraries_than_its_class_is_left_out_and_one_of_anoth
     assert {slot.node_id for slot in cluster.first_slots()} == {"first", "same"}
     (notice,) = [event for event in told.events if isinstance(event, Notice)]
     assert notice.message == "node older is left out"
-    assert notice.remedy.startswith("it has nncf 2.1 instead of none, torch 2.12.1 instead of 2.13.0 of its hardware")
+    assert "class: nncf 2.1 instead of none, torch 2.12.1 instead of 2.13.0; install the same there" in notice.remedy
     ray.answers["other"] = replace(ray.answers["older"], hardware_class="another")
     ray.nodes.append(_node("other"))
     assert _now(cluster) == {"first", "same", "other"}
