@@ -148,6 +148,7 @@ def test_a_killed_resident_is_gone_even_if_it_was_stopped(nursery: Nursery, tmp_
 
 def test_all_residents_end_with_their_nursery(nursery: Nursery, tmp_path: Path) -> None:
     residents = [nursery.fork("cell", tmp_path / f"{number}.log") for number in range(2)]
+    residents[0].call("peak_rss_bytes", timeout_s=ANSWER_S)  # by then it has asked to die with its parent
     os.kill(residents[0].pid, signal.SIGSTOP)
     nursery.close()
     assert _wait_until(lambda: all(_gone(resident.pid) for resident in residents))
@@ -161,6 +162,7 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
         "from farm.nursery import Nursery\n"
         "nursery = Nursery([int(sys.argv[1])], 1, '', pathlib.Path(sys.argv[2]))\n"
         "cells = [nursery.fork('cell', pathlib.Path(sys.argv[2])) for _ in range(2)]\n"
+        "cells[0].call('peak_rss_bytes', timeout_s=60)\n"  # by then it has asked to die with its parent
         "os.kill(cells[0].pid, signal.SIGSTOP)\n"
         "print(nursery._process.pid, *(cell.pid for cell in cells), flush=True)\n"
         "time.sleep(600)\n"
