@@ -7,19 +7,30 @@ CUDA_HOME alone, which PyTorch reads once, while it is imported.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from farm.errors import MethodUnsupportedError
+from tasks.cache import cache_folder
 from tasks.cuda_versions import torch_cuda
 
 HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_fp16.h", "crt/host_config.h", "nv/target")
 """One of each part that AOTInductor's generated source includes: driver, runtime, FP16, compiler, CCCL."""
 
 SYSTEM = Path("/usr/local/cuda")
+
+LINKERS_FOLDERS = tuple(
+    Path(folder) for folder in ("/usr/lib", f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/local/lib")
+)
+"""Where a linker looks by itself."""
+
+DRIVERS_FOLDERS = (*LINKERS_FOLDERS, Path("/usr/local/nvidia/lib64"), Path("/usr/lib/wsl/lib"))
+"""Where containers and Windows put the driver's library, often by its versioned name alone."""
 
 
 def needs_c_compiler(method: str) -> None:
@@ -54,13 +65,39 @@ def needs_cuda_headers(method: str) -> None:
 
 
 def use_cuda_headers() -> None:
-    """Tell PyTorch, before it is imported, and the compiler where CUDA's headers are."""
+    """Tell PyTorch, before it is imported, and the compiler where CUDA's headers are, and the linker the driver."""
     home = next((home for home in _homes() if not missing_headers(home)), None)
     if home is None:
         return
     os.environ["CUDA_HOME"] = str(home)
     more = [str(folder) for folder in _includes(home)[1:] if folder.is_dir()]
-    os.environ["CPATH"] = os.pathsep.join([*filter(None, [os.environ.get("CPATH")]), *more])
+    _add_to("CPATH", more)
+    _let_the_linker_find_the_driver()
+
+
+def _let_the_linker_find_the_driver() -> None:
+    """AOTInductor links against `libcuda.so`; a machine that only runs CUDA may have no more than `libcuda.so.1`."""
+    if any((folder / "libcuda.so").exists() for folder in (*LINKERS_FOLDERS, *_listed("LIBRARY_PATH"))):
+        return
+    places = (folder / "libcuda.so.1" for folder in (*_listed("LD_LIBRARY_PATH"), *DRIVERS_FOLDERS))
+    driver = next((place for place in places if place.exists()), None)
+    if driver is None:
+        return
+    link = cache_folder() / "linker" / "libcuda.so"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.exists():  # or it leads nowhere any more
+        link.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(driver)
+    _add_to("LIBRARY_PATH", [str(link.parent)])
+
+
+def _listed(variable: str) -> list[Path]:
+    return [Path(folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+
+
+def _add_to(variable: str, folders: Sequence[str]) -> None:
+    os.environ[variable] = os.pathsep.join([*map(str, _listed(variable)), *folders])
 
 
 def missing_headers(home: Path) -> list[str]:

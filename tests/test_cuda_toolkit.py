@@ -18,12 +18,14 @@ PARTS = {"cuda_runtime": HEADERS[:3], "cuda_nvcc": HEADERS[3:4], "cuda_cccl": HE
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with a C++ compiler and nothing of CUDA's but what a test puts into the folder of its packages."""
-    for name in ("CUDA_HOME", "CUDA_PATH", "CPATH", "CC", "CXX"):
+    for name in ("CUDA_HOME", "CUDA_PATH", "CPATH", "CC", "CXX", "LIBRARY_PATH", "LD_LIBRARY_PATH"):
         monkeypatch.setenv(name, "")  # so that what a test sets is undone
         monkeypatch.delenv(name)
     monkeypatch.setattr(cuda_toolkit.shutil, "which", {"g++": "/usr/bin/g++"}.get)
     monkeypatch.setattr(cuda_toolkit, "SYSTEM", tmp_path / "no-toolkit")
     monkeypatch.setattr(cuda_toolkit, "torch_cuda", lambda: 13)
+    monkeypatch.setattr(cuda_toolkit, "LINKERS_FOLDERS", [])
+    monkeypatch.setattr(cuda_toolkit, "DRIVERS_FOLDERS", [])
     packages = tmp_path / "nvidia"
     packages.mkdir()
     found = SimpleNamespace(submodule_search_locations=[str(packages)])
@@ -64,6 +66,27 @@ def test_packages_of_cuda_13_share_a_folder_that_becomes_cudas_home(site: Path) 
     use_cuda_headers()
     assert os.environ["CUDA_HOME"] == str(site / "cu13")
     assert os.environ["CPATH"] == str(site / "cu13" / "include" / "cccl")
+
+
+def test_a_driver_that_is_there_by_its_version_alone_is_linked_for_the_linker(
+    site: Path, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(site / "cu13" / "include", *HEADERS)
+    use_cuda_headers()
+    assert "LIBRARY_PATH" not in os.environ  # there is no driver at all
+    put(tmp_path / "driver", "libcuda.so.1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "driver"))
+    link = empty_cache / "linker" / "libcuda.so"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "gone")
+    use_cuda_headers()
+    assert link.samefile(tmp_path / "driver" / "libcuda.so.1")
+    assert os.environ["LIBRARY_PATH"] == str(link.parent)
+    monkeypatch.setattr(cuda_toolkit, "LINKERS_FOLDERS", [tmp_path / "lib"])
+    put(tmp_path / "lib", "libcuda.so")
+    monkeypatch.setenv("LIBRARY_PATH", "")
+    use_cuda_headers()
+    assert not os.environ["LIBRARY_PATH"]
 
 
 def test_packages_of_cuda_12_lie_side_by_side(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
