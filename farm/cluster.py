@@ -20,12 +20,13 @@ from farm.cohort import CohortProcess
 from farm.errors import FarmError, RequestError
 from farm.events import Notice
 from farm.hardware import CLASS_LABEL, admits, label_of, may_admit, nothing_fits
-from farm.machine import unlike
+from farm.machine import kind_of_software, unlike
 from farm.node_wish import NodeWish, nodes_wanted, usual_kind
 from farm.records import Failure, Machine, Slot
 from farm.replica import Bench, NodeFaultError, NodeUnfitError, measure_replica, prepare_replica
 from farm.rows import ReplicaLog
 from farm.schedule import Job, Kind
+from farm.slots import Node
 from farm.variance import VarianceParts
 
 LOCK_POLL_S = 2.0
@@ -66,8 +67,9 @@ class RayCluster:
         self._labels: dict[str, tuple[str, str]] = {}
         self._cargo = Cargo(bench.model.folder)
         self._machine_of: dict[str, Machine] = {}
+        self._measured_on: dict[str, Machine] = {}
         self.machines: dict[str, Machine] = {}
-        """One of each hardware class: those that are alike have the same libraries, too."""
+        """One of each hardware class. All that are measured on have the same libraries."""
 
     def first_slots(self) -> list[Slot]:
         """The slots to plan for; where none is up for all that the suite names, the cluster is asked for nodes.
@@ -181,46 +183,60 @@ class RayCluster:
     def _described(self, nodes: Mapping[str, Mapping[str, Any]], wait_s: float) -> dict[str, list[Slot]]:
         """The slots of these nodes. Those not known yet are asked what they are; their answers may take `wait_s`."""
         admitted = {id_: node for id_, node in nodes.items() if may_admit(self._suite.hardware, node.get("Labels", {}))}
-        for node_id in admitted.keys() - self._slots.keys() - self._asked.keys():
+        for node_id in [id_ for id_ in admitted if id_ not in self._slots and id_ not in self._asked]:
             self._asked[node_id] = (slots.ask_machine(node_id), time.monotonic())
         asked = [reference for reference, _ in self._asked.values()]
         ready = set(ray.wait(asked, num_returns=len(asked), timeout=wait_s)[0]) if asked else set()
+        answered = []
         for node_id, (reference, since_s) in list(self._asked.items()):
             if node_id in admitted and reference in ready:
                 del self._asked[node_id]
-                self._learn(admitted[node_id], reference)
+                answered.append((admitted[node_id], reference))
             elif node_id not in self._up:
                 del self._asked[node_id]
             elif time.monotonic() - since_s > slots.DESCRIBE_S:
                 self._tell_once(f"node {node_id} does not say what it is made of", "the run goes on without it")
+        self._learn(answered)
         return {node_id: mine for node_id in admitted if (mine := self._slots.get(node_id))}
 
-    def _learn(self, told: Mapping[str, Any], asked: Any) -> None:
-        """Remember a node's slots; one on which the farm cannot run is left out."""
+    def _learn(self, answered: Sequence[tuple[Mapping[str, Any], Any]]) -> None:
+        """Remember nodes' slots. Of those that answer together, the most frequent libraries are their class's."""
+        known = [(told, node) for told, asked in answered if (node := self._node(told, asked))]
+        common = Counter(kind_of_software(node.machine) for _, node in known)
+        for told, node in sorted(known, key=lambda pair: -common[kind_of_software(pair[1].machine)]):
+            self._take(told, node)
+
+    def _node(self, told: Mapping[str, Any], asked: Any) -> Node | None:
+        """What a node says of itself; one on which the farm cannot run is left out."""
         try:
             machine = slots.tell_machine(asked)
         except RequestError as error:
             self._leave_out(told, str(error))
-            return
+            return None
         if machine is None:
             self._silences[told["NodeID"]] += 1
             if self._silences[told["NodeID"]] == MOST_SILENCES:
                 self._leave_out(told, "Ray cannot get an answer from it")
-            return
-        node = slots.as_node(told, machine)
-        first = self.machines.setdefault(node.machine.hardware_class, node.machine)
-        if others := unlike(node.machine, first):
-            self._leave_out(
-                told, f"its libraries are not those of its hardware class: {others}; install the same there"
-            )
-            return
-        own_label = dict(node.labels).get(CLASS_LABEL)
+            return None
+        return slots.as_node(told, machine)
+
+    def _take(self, told: Mapping[str, Any], node: Node) -> None:
+        """Measure on a node, unless its libraries are not those of its class: ratios over both would mean nothing."""
+        machine, labels = node.machine, dict(node.labels)
+        self.machines.setdefault(machine.hardware_class, machine)
+        own_label = labels.get(CLASS_LABEL)
         if label := (CLASS_LABEL, own_label) if own_label else label_of(self._suite.hardware):
-            self._labels[node.machine.hardware_class] = label
-        devices = slots.devices_of(self._suite.devices, node.machine)
-        self._machine_of[node.node_id] = node.machine
+            self._labels[machine.hardware_class] = label
+        devices = slots.devices_of(self._suite.devices, machine)
         own = slots.slots_of(node, devices, self._suite.smt, self._suite.exclusive)
-        self._slots[node.node_id] = [slot for slot in own if admits(self._suite.hardware, slot)]
+        self._slots[node.node_id] = admitted = [slot for slot in own if admits(self._suite.hardware, slot)]
+        if not admitted:
+            return
+        if others := unlike(machine, self._measured_on.setdefault(machine.hardware_class, machine)):
+            reason = f"its libraries are not those of its hardware class: {others}; install the same there"
+            self._leave_out(told, reason)
+            return
+        self.machines[machine.hardware_class] = self._machine_of[node.node_id] = machine
 
     def _leave_out(self, told: Mapping[str, Any], reason: str) -> None:
         self._slots[told["NodeID"]] = []

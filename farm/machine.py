@@ -185,6 +185,12 @@ def describe_environment(machine: Machine | None = None) -> dict[str, Any]:
     return {**own, "libraries": libraries, "machine": facts}
 
 
+def kind_of_software(machine: Machine) -> tuple[object, ...]:
+    """What machines of one hardware class with the same libraries have in common; their kernels may differ."""
+    libraries = {**machine.software, "platform": ""}
+    return machine.hardware_class, *sorted(libraries.items())
+
+
 def unlike(there: Machine, others: Machine) -> str:
     """How the libraries of a machine differ from those of others, in words; nothing where they do not."""
     here, known = ({**machine.software, "platform": ""} for machine in (there, others))

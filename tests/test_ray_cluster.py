@@ -108,9 +108,9 @@ def test_a_foreign_node_without_the_farm_is_left_out_and_told_and_one_without_th
 
 
 def test_a_node_with_other_libraries_than_its_class_is_left_out_and_one_of_another_class_is_not(monkeypatch) -> None:
-    ray, told = _Ray(monkeypatch, HEAD, _node("first"), _node("older"), _node("same")), Told()
+    ray, told = _Ray(monkeypatch, HEAD, _node("older"), _node("first"), _node("same")), Told()
     new = {"platform": "Linux-6.1", "torch": "2.13.0", "onnx": "1.19"}
-    ray.answers["first"] = replace(MACHINE, software=new)
+    ray.answers["first"] = replace(MACHINE, software=new)  # of two against one, though the one is asked before them
     ray.answers["older"] = replace(MACHINE, software={**new, "torch": "2.12.1", "nncf": "2.1"})
     ray.answers["same"] = replace(MACHINE, software={**new, "platform": "Linux-6.2"})
     cluster = ray.cluster(told, hardware="all")
@@ -121,6 +121,13 @@ def test_a_node_with_other_libraries_than_its_class_is_left_out_and_one_of_anoth
     ray.answers["other"] = replace(ray.answers["older"], hardware_class="another")
     ray.nodes.append(_node("other"))
     assert _now(cluster) == {"first", "same", "other"}
+
+
+def test_libraries_of_a_node_that_the_suite_does_not_want_keep_none_out(monkeypatch) -> None:
+    ray, told = _Ray(monkeypatch, HEAD, _node("others"), _node("others-too"), _node("wanted")), Told()
+    ray.answers["wanted"] = replace(MACHINE, hostname="wanted", software={"torch": "2.13.0"})
+    assert [slot.node_id for slot in ray.cluster(told, hardware="wanted").first_slots()] == ["wanted"]
+    assert _messages(told) == []
 
 
 def test_where_no_node_can_run_the_farm_the_reason_is_the_answer(monkeypatch) -> None:

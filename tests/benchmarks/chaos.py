@@ -40,7 +40,7 @@ KINDS = (
     *("driver killed", "second driver", "part damaged"),
 )
 
-MOST_TRIED = 10
+MOST_TRIED = 60
 """Where no kind left in the deck was possible at so many looks, all are shuffled anew; near the end at once."""
 
 SOON_DONE = 3
