@@ -13,18 +13,17 @@ import numpy as np
 
 from farm.actor import die_with_parent
 from farm.cores import CoreClaim
-from farm.errors import FarmError
 from farm.gpu_cohort import GpuSide
 from farm.guards import Watch, disturbance, taint_reasons
 from farm.machine import describe_machine
-from farm.nursery import Resident, import_stages
+from farm.nursery import ImportStage, Nursery, ProcessDiedError, Resident, TooLateError, import_stages
 from farm.own_processes import own_pids
 from farm.records import Cell, Failure, ModelInfo, Round, Slot, Turn, WarmUp, Workload
 from farm.residents import Residents
 from farm.suite import Limits
 from farm.timing import TURN_CALLS, turn_s
 from tasks.artifacts import Artifact, artifact_key, evaluation_path, find_artifact, load_evaluation, save_evaluation
-from tasks.method import Arrays, find_method
+from tasks.method import Arrays, Method, find_method
 
 SENTINEL = "sentinel"
 """The name of the sentinel's process among the cells'."""
@@ -38,7 +37,7 @@ LEAST_CALL_LIMIT_S = 10.0
 
 
 class CohortProcess:
-    """A Ray actor in the slot's placement group, at zero CPU. Every wait here has a limit and learns of a death."""
+    """A Ray actor in the slot's placement group, at zero CPU. Every wait for an answer has a limit."""
 
     def __init__(self, slot: Slot, limits: Limits, turn_calls: int = TURN_CALLS) -> None:
         die_with_parent()  # with Ray's raylet, whatever this process waits for: the cells then end with it
@@ -133,7 +132,11 @@ class CohortProcess:
         failures: dict[str, Failure] = {}
         late = f"importing took longer than {self._limits.load_s:g} s"
         try:
-            self._fork_all(cells, model, sentinel)
+            try:
+                self._fork_all(import_stages(cells), model, sentinel)
+            except (ProcessDiedError, TooLateError):  # a library that crashes or hangs on import takes only its own
+                self._residents.kill_all()
+                self._fork_all([ImportStage(None, list(cells))], model, sentinel)
         except Exception as error:
             return {cell.cell: self._give_up(cell.cell, error, late) for cell in cells}
         for cell in cells:
@@ -145,19 +148,27 @@ class CohortProcess:
         self._watch.own(own_pids(exclude=self.pids().values()))
         return failures
 
-    def _fork_all(self, cells: Sequence[Cell], model: ModelInfo, sentinel: bool) -> None:
+    def _fork_all(self, stages: Sequence[ImportStage], model: ModelInfo, sentinel: bool) -> None:
         """Fork every cell as soon as the nursery has imported what it needs, and never what it does not."""
-        nursery = self._residents.open_nursery("cells", cells[0].workload)
-        stages = import_stages(cells)
+        first = next(cell for stage in stages for cell in stage.cells)
+        nursery = self._residents.open_nursery("cells", first.workload)
         at = next((number for number, stage in enumerate(stages) if SENTINEL_RUNTIME in stage.runtimes), 0)
         for number, stage in enumerate(stages):
             if stage.method is not None:
-                with suppress(FarmError, ImportError):  # each cell will meet the same error, and report it as its own
-                    nursery.import_runtime(stage.method.id, model, self._limits.load_s)
+                self._import(nursery, stage.method, model)
             for cell in stage.cells:
                 self._residents.fork(nursery, "cell", cell.cell).ask("import_runtime", cell.method, model)
             if sentinel and number == at:
                 self._residents.fork(nursery, "sentinel", SENTINEL)
+
+    def _import(self, nursery: Nursery, method: Method, model: ModelInfo) -> None:
+        """Import what the method needs. Raises ProcessDiedError or TooLateError where the nursery is of no more use."""
+        try:
+            nursery.import_runtime(method.id, model, self._limits.load_s)
+        except (ProcessDiedError, TooLateError):
+            raise
+        except Exception:  # each cell will meet the same error, and report it as its own
+            return
 
     def start_sentinel(self, known: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """Let the sentinel hold the cases that `known` ceilings name, or search for them (None); then park it.
@@ -243,10 +254,10 @@ class CohortProcess:
         proofs: dict[str, Mapping[str, Any] | Failure] = {}
         for name in list(self.pids()):
             if name != SENTINEL:
-                with suppress(Exception):
+                with suppress(Exception):  # of memory nothing is known then, and the row says so by having none
                     self._residents.wake(name)
                     peaks[name] = self._residents[name].call("peaks", timeout_s=LEAST_CALL_LIMIT_S)
-                    proofs[name] = self._prove_late(name)
+                proofs[name] = self._prove_late(name)
             self._residents.kill(name)
         return peaks, proofs
 

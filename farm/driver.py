@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -12,12 +10,13 @@ from farm import slots, speedups
 from farm.bench import check_calibration, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
-from farm.errors import FarmError, RequestError, ResultsError
+from farm.errors import FarmError, RequestError, ResultsError, after_measuring
 from farm.events import Listener, Notice, RunBegan, Silent, StepReporter
 from farm.folders import Place
 from farm.hardware import takes_every_class
 from farm.ledger import CLUSTER_PATIENCE_S, PATIENCE_S, StoreLedger
 from farm.logbook import Logbook, logged
+from farm.loops import run_to_end
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
 from farm.records import Cohort, Slot
@@ -54,7 +53,8 @@ def run_suite(
 
     `effort` replaces the one that the suite names, for who needs other numbers of rounds and replicas than users do.
     Raises RequestError before anything is measured where the request is wrong, ResultsError where results cannot be
-    written, KeyboardInterrupt when interrupted: everything published by then is kept.
+    written, FarmError where they no longer can when something was measured, KeyboardInterrupt when interrupted:
+    everything published by then is kept.
     """
     listener = listener or Silent()
     store = Store(results)
@@ -78,12 +78,10 @@ def run_suite(
             bench.listener = book
             _tell(plan, opened, book)
             set_damaged_aside(store, opened.record.run, book)
-            try:
-                asyncio.run(_measure(store, bench, plan, opened, cluster, shared=shared, backwards=bool(book.others)))
-            except asyncio.CancelledError:
-                raise KeyboardInterrupt from None
-    table = speedups.rebuild(store, opened.record.run)
-    _finish(store, opened)
+            run_to_end(_measure(store, bench, plan, opened, cluster, shared=shared, backwards=bool(book.others)))
+    with after_measuring():
+        table = speedups.rebuild(store, opened.record.run)
+        _finish(store, opened)
     failed = sum(status in ("failed", "invalid") for status in table["status"].to_pylist())
     return Outcome(opened.record.run, store.root, failed)
 
@@ -123,10 +121,6 @@ async def _measure(
     store: Store, bench: Bench, plan: Plan, opened: OpenRun, cluster: RayCluster, *, shared: bool, backwards: bool
 ) -> None:
     """Let a crew measure what is not published yet."""
-    # A polite request to end (from `timeout`, a batch system, a shutdown) is treated like Ctrl-C.
-    running = asyncio.current_task()
-    if running is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     record = opened.record
     identity = RunIdentity(
         *(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FarmError(Exception):
     """A problem whose message is written for the user; the command line prints it without a traceback."""
@@ -13,6 +16,15 @@ class RequestError(FarmError):
 
 class ResultsError(FarmError):
     """Results cannot be read or written where the user asked for them (exit code 2)."""
+
+
+@contextmanager
+def after_measuring() -> Iterator[None]:
+    """Raise a ResultsError as a FarmError: something was measured by now, and the exit code must not deny it."""
+    try:
+        yield
+    except ResultsError as error:
+        raise FarmError(str(error)) from error
 
 
 class MethodUnsupportedError(FarmError):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import speedups, stats
-from farm.errors import FarmError, ResultsError
+from farm.errors import FarmError, ResultsError, after_measuring
 from farm.events import Notice, ReplicaDone
 from farm.folders import Place
 from farm.records import Cohort
@@ -156,8 +156,8 @@ class StoreLedger:
                 answer = await asyncio.to_thread(ask)
             except ResultsError as error:
                 if clock() - began + delay_s > self._patience_s:
-                    # Not a ResultsError any more: by now things were measured, and the exit code must not deny it.
-                    raise FarmError(str(error)) from error
+                    with after_measuring():
+                        raise
                 if not self._refused:
                     self._refused = True
                     self._tell(str(error), f"tried again for up to {self._patience_s:.0f} s; what is measured waits")
@@ -178,9 +178,12 @@ class StoreLedger:
         return self._keep(job, rows)
 
     def _keep(self, job: Job, rows: Sequence[dict[str, Any]]) -> str:
-        """Save rows that could not be published to a folder of their own; say where they are."""
-        kept = self._kept
-        kept.publish_replica(self._identity.run, *job.key, rows)
+        """Save rows that could not be published to a folder of their own; say where they are, or that they are lost."""
+        try:
+            kept = self._kept
+            kept.publish_replica(self._identity.run, *job.key, rows)
+        except (ResultsError, OSError) as error:
+            return f"the replica that could not be written could not be kept elsewhere either, and is lost: {error}"
         return (
             f"the replica that could not be written is kept in {kept.root}; "
             "copy its measurements folder over the results folder, or run the same command again"

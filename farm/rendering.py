@@ -46,7 +46,7 @@ def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH, wanted: Chosen | None 
 
 def to_text(table: SpeedupTable, width: int = TEXT_WIDTH, wanted: Chosen | None = None) -> str:
     """Plain text without colours, at most `width` columns."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
         console.print(to_rich(table, width, wanted))
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

@@ -87,10 +87,14 @@ class Residents:
             nursery.close()
         shutil.rmtree(self._temporary(name), ignore_errors=True)
 
-    def close(self) -> None:
-        """End every process and remove their logs and temporary files."""
+    def kill_all(self) -> None:
+        """End every process and every nursery."""
         for name in [*self._living, *self._nurseries]:
             self.kill(name)
+
+    def close(self) -> None:
+        """End every process and remove their logs and temporary files."""
+        self.kill_all()
         self._wait_for_going()
         self._scratch.remove()
 

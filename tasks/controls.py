@@ -162,6 +162,37 @@ class Crash(Control):
         return Controlled(workload, _after(options.after, lambda: _fail(options.how)))
 
 
+class BrokenImport(Control):
+    """Its library is there and cannot be imported, as where a shared library is missing."""
+
+    id: ClassVar[str] = "control-broken-import"
+    about: ClassVar[str] = "control: a library that raises when it is imported"
+    runs_on: ClassVar[tuple[str, ...]] = ("colorsys",)
+    """Small, and nobody else's: a nursery imports it for these cells alone."""
+    forks_after_import: ClassVar[bool] = True
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Raise what the dynamic loader does."""
+        del model
+        raise OSError("libmissing.so.1: cannot open shared object file: No such file or directory")
+
+    def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
+        """Never reached."""
+        raise NotImplementedError
+
+
+class CrashingImport(BrokenImport):
+    """Its library takes the process with it when it is imported, as where the CPU lacks an instruction."""
+
+    id: ClassVar[str] = "control-crashing-import"
+    about: ClassVar[str] = "control: a library that crashes when it is imported"
+
+    def import_runtime(self, model: ModelInfo) -> None:
+        """Die as an illegal instruction lets a process die."""
+        del model
+        os.kill(os.getpid(), signal.SIGILL)
+
+
 @dataclass(frozen=True)
 class HangOptions:
     """`at`: load or call. `after`: calls that return first."""

@@ -243,6 +243,8 @@ BUILT_IN: Mapping[str, str] = {
     "control-work": "tasks.controls:FixedWork",
     "control-gpu-work": "tasks.controls:FixedGpuWork",
     "control-crash": "tasks.controls:Crash",
+    "control-broken-import": "tasks.controls:BrokenImport",
+    "control-crashing-import": "tasks.controls:CrashingImport",
     "control-hang": "tasks.controls:Hang",
     "control-leak": "tasks.controls:Leak",
     "control-wrong": "tasks.controls:Wrong",

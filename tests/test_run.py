@@ -189,3 +189,14 @@ def test_nothing_runs_on_after_the_run(ended: Ended) -> None:
 def test_only_the_lock_and_rays_logs_stay_among_temporary_files(ended: Ended) -> None:
     left = {path.name for path in (ended.place.root / "tmp").iterdir()}
     assert left <= {"inference-farm.lock", "ray"}
+
+
+def test_a_library_that_breaks_when_imported_takes_only_its_own_cell() -> None:
+    with new_place() as place:
+        methods = ["control-null", "control-broken-import", "control-crashing-import"]
+        code, said = place.farm("run", str(place.suite(methods=methods, accuracy=None)))
+        rows: Any = pd.read_parquet(place.results / "measurements").set_index("name")
+    assert code == 1, said
+    assert list(rows["status"]) == ["ok", "ok", "failed", "failed"]
+    assert "OSError: libmissing.so.1" in rows.loc["control-broken-import", "reasons"][0]
+    assert list(rows.loc["control-crashing-import", "reasons"]) == ["the process died"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from farm.cli.commands import DONE, SOME_FAILED, app
+from farm.cli.commands import app
+from farm.cli.exit_codes import DONE, SOME_FAILED
 from farm.cli.interruption import if_interrupted
 from farm.cli.output import make_console
 from farm.cli.screen import make_screen
@@ -43,7 +43,7 @@ def selfcheck(
 
     kept = f"what was measured is in {keep}" if keep else "nothing is kept"
     left = f"no verdict; {kept}. The same command starts over"
-    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
+    with if_interrupted(left), closing(make_screen(make_console(), quiet)) as screen:
         checked = check(AMOUNTS[effort.value], device=device.value, keep=keep, listener=screen)
-    make_console().print(to_rich(checked), highlight=False, width=TEXT_WIDTH)
+    make_console().print(to_rich(checked), width=TEXT_WIDTH)
     return DONE if checked.honest else SOME_FAILED

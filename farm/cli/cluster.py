@@ -8,13 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from farm.addresses import require_no_credentials
 from farm.cli.commands import (
-    DONE,
-    SOME_FAILED,
     DeviceOption,
     EffortOption,
     LengthsOption,
@@ -28,12 +25,15 @@ from farm.cli.commands import (
     app,
     own_command,
 )
+from farm.cli.exit_codes import DONE, SOME_FAILED
 from farm.cli.interruption import if_interrupted
-from farm.cli.screen import error_console, make_screen
-from farm.errors import FarmError, RequestError
+from farm.cli.output import error_console, make_console
+from farm.cli.screen import make_screen
+from farm.errors import FarmError, RequestError, after_measuring
 from farm.folders import open_folder
 
 if TYPE_CHECKING:
+    from farm.events import Listener
     from farm.job_log import JobEvent
     from farm.submit import Job, Jobs
 
@@ -130,14 +130,14 @@ def compact(
     from farm.compact import compact as write_compacted
 
     left = "SRC is as it was; empty DEST before the same command again"
-    with if_interrupted(left), closing(make_screen(Console(), quiet)) as screen:
+    with if_interrupted(left), closing(make_screen(make_console(), quiet)) as screen:
         written = write_compacted(source, destination, screen)
     typer.echo(
         f"{destination}: {written.rows} rows of {written.replicas} cohort replicas in {written.parts} parts, "
         f"{written.runs} runs; read back and the same as in {source}"
     )
     for each in written.left_out:
-        error_console().print(f"note: left out {each}", markup=False)
+        error_console().print(f"note: left out {each}")
     return SOME_FAILED if written.left_out else DONE
 
 
@@ -151,7 +151,7 @@ def _list(jobs: Jobs) -> int:
         took = f"{(ended - each.started_unix_s) / 60:.1f} min" if each.started_unix_s else ""
         where = each.results or "head node"
         table.add_row(each.job, each.status, each.suite, f"{started:%Y-%m-%d %H:%M}" if started else "", took, where)
-    Console(width=None if Console().is_terminal else 160).print(table if table.row_count else "no jobs of the farm's")
+    make_console().print(table if table.row_count else "no jobs of the farm's")
     return DONE
 
 
@@ -166,29 +166,31 @@ def _follow(jobs: Jobs, job: str, results: str, quiet: bool) -> int:
     from farm.results import Results
 
     known = jobs.find(job)
-    console = Console()
+    console = make_console()
     left = f"the job goes on. To follow it again: farm submit --attach {job} --address {jobs.address}"
     with if_interrupted(left):
         with closing(make_screen(console, quiet)) as screen:
             watched = _Watched(screen)
             ended = jobs.follow(job, watched.line, watched.silence)
         if watched.run and not known.results:
-            jobs.bring_home(watched.run, results)
+            with after_measuring():
+                jobs.bring_home(watched.run, results)
     if watched.ended is None:
         raise FarmError(_why(ended, watched))
     if watched.ended.message:
-        error_console().print(f"farm: {watched.ended.message}", markup=False)
+        error_console().print(f"farm: {watched.ended.message}")
         return watched.ended.code
     home = known.results or results
-    typer.echo(Results(home, watched.run).table("text"))
-    console.print(f"results: {home} (run {watched.run})", highlight=False, soft_wrap=True)
+    with after_measuring():
+        typer.echo(Results(home, watched.run).table("text"))
+    console.print(f"results: {home} (run {watched.run})", soft_wrap=True)
     return SOME_FAILED if watched.ended.failed_cells else DONE
 
 
 class _Watched:
     """What a job's log has said so far; events go to a screen."""
 
-    def __init__(self, screen: object) -> None:
+    def __init__(self, screen: Listener) -> None:
         from farm.job_log import JobEnded
 
         self._screen = screen
@@ -216,13 +218,13 @@ class _Watched:
             return
         if isinstance(event, RunBegan):
             self.run = event.run
-        self._screen.on(event)  # type: ignore[attr-defined]
+        self._screen.on(event)
 
     def silence(self, why: str) -> None:
         """The cluster cannot be reached."""
         from farm.events import Notice
 
-        self._screen.on(Notice(f"the cluster does not answer ({why})", "the job goes on; trying again"))  # type: ignore[attr-defined]
+        self._screen.on(Notice(f"the cluster does not answer ({why})", "the job goes on; trying again"))
 
 
 def _why(job: Job, watched: _Watched) -> str:

@@ -11,19 +11,15 @@ from importlib import import_module
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from farm import __version__
 from farm.addresses import without_credentials
+from farm.cli.exit_codes import DONE, INTERRUPTED, SOME_FAILED, WRONG_REQUEST, code_of
 from farm.cli.interruption import CommandInterruptedError, if_interrupted
-from farm.cli.output import make_console, write
-from farm.cli.screen import error_console, make_screen
-from farm.errors import FarmError, RequestError, ResultsError
-
-DONE, SOME_FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; done, but some cells failed or are invalid; nothing was run; interrupted, results kept."""
+from farm.cli.output import error_console, make_console, write
+from farm.cli.screen import make_screen
+from farm.errors import FarmError, RequestError, after_measuring
 
 COMMAND_MODULES = (
     "farm.cli.reading",
@@ -99,7 +95,7 @@ def run(
     from farm.results import Results
 
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
-    console = Console()
+    console = make_console()
     command = own_command()
     left = "everything published is kept. The same command continues the run"
     with (
@@ -108,8 +104,9 @@ def run(
         watched(screen, results, metrics=address is not None) as listener,
     ):
         outcome = run_suite(wanted, results, address, fresh=fresh, command=command, listener=listener)
-    write(Results(outcome.root, outcome.run).table("text"))
-    console.print(f"results: {outcome.root} (run {outcome.run})", highlight=False, soft_wrap=True)
+    with after_measuring():
+        write(Results(outcome.root, outcome.run).table("text"))
+    console.print(f"results: {outcome.root} (run {outcome.run})", soft_wrap=True)
     return SOME_FAILED if outcome.failed_cells else DONE
 
 
@@ -131,7 +128,7 @@ def plan(
 
     shown = preview(suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings), address)
     console = make_console()
-    console.print(shown.heading, highlight=False, soft_wrap=True, markup=False)
+    console.print(shown.heading, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column in shown.columns:
         table.add_column(column)
@@ -139,7 +136,7 @@ def plan(
         table.add_row(*row)
     console.print(table)
     for line in shown.footer:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     return DONE
 
 
@@ -158,7 +155,7 @@ def methods() -> int:
         try:
             method = find_method(name)
         except RequestError as error:  # somebody else's, and broken: it must not hide the others
-            table.add_row(name, "", "", "no", escape(str(error)))
+            table.add_row(name, "", "", "no", str(error))
             continue
         aliases = sorted({alias for alias, ids in ALIASES.items() if name in ids.values()})
         runnable = []
@@ -175,7 +172,7 @@ def methods() -> int:
         here = ", ".join(runnable) or "no"
         told = reasons if machine.gpus or not runnable else []
         about = f"{method.about} ({told[0]})" if told else method.about
-        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, escape(about))
+        table.add_row(name, ", ".join(aliases), ", ".join(method.devices), here, about)
     make_console().print(table)
     return DONE
 
@@ -194,10 +191,8 @@ def run_app(arguments: list[str]) -> int:
         import_module(module)
     try:
         code = app(arguments, standalone_mode=False)
-    except (RequestError, ResultsError) as error:
-        return _report(str(error), WRONG_REQUEST)
     except FarmError as error:
-        return _report(str(error), SOME_FAILED)
+        return _report(str(error), code_of(error))
     except CommandInterruptedError as interrupted:
         return _report(f"interrupted; {interrupted}", INTERRUPTED)
     except (KeyboardInterrupt, typer.Abort):
@@ -218,5 +213,5 @@ def _usage_error(error: Exception) -> int:
 
 
 def _report(message: str, code: int) -> int:
-    error_console().print(f"farm: {message}", markup=False)
+    error_console().print(f"farm: {message}")
     return code

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from farm.compare import Compared, Comparison, counted
 from farm.numerals import milliseconds_text, ratio_text
-from farm.ratios import Ratio
+from farm.ratios import FALSE_CLAIMS, Ratio
 
 NO_TELLING = 100
 """An interval whose ends are further apart than this factor says nothing, and its digits would only look as if."""
@@ -34,7 +34,7 @@ def lines(found: Comparison) -> Iterator[str]:
     """The sentences under the tables; warnings and the gate come after them."""
     yield from _reading(found)
     if found.baseline_moved is not None:
-        moved = "the same" if abs(found.baseline_moved - 1) < 0.005 else f"{found.baseline_moved:.2f} times as fast"
+        moved = f"{found.baseline_moved:.2f} times as fast".replace("1.00 times as fast", "the same")
         why = "the machine's doing, or its own" if found.measure == "speedup" else "which widens the intervals"
         yield f"The baseline itself ran {moved} as before on average: {why}."
     yield from (f"Only in the old run: {named}." for named in _one_line(found.only_old))
@@ -92,7 +92,8 @@ def _table(cells: Sequence[Compared]) -> Table:
         table.add_column(heading, justify="right" if heading in ("tokens", "old", "new") else "left")
     for cell in cells:
         latencies = ["-" if each is None else milliseconds_text(each) for each in (cell.old_ms, cell.new_ms)]
-        holds = "" if cell.verdict not in ("faster", "slower") else "yes" if (cell.p_holm or 0) < 0.05 else "no"
+        claimed = cell.p_holm if cell.verdict in ("faster", "slower") else None
+        holds = "" if claimed is None else "yes" if claimed < FALSE_CLAIMS else "no"
         verdict = Text(cell.verdict, style=_STYLES.get(cell.verdict, ""))
         # As Text: a plain string's brackets would be read as markup.
         texts = (cell.name, str(cell.length), *latencies, _change_text(cell))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farm.cli.commands import DONE, ResultsArgument, app
+from farm.cli.commands import ResultsArgument, app
+from farm.cli.exit_codes import DONE
 from farm.cli.output import READING_WIDTH, make_console, require_elsewhere, write
 from farm.cli.reading import RunOption
 from farm.errors import RequestError
@@ -77,7 +78,7 @@ def compare(
         )
     allowed = parse_share(threshold, "--threshold")
     found = compare_sides(before, after, measure=measure.value, threshold=allowed)
-    make_console().print(to_rich(found), highlight=False, width=READING_WIDTH)
+    make_console().print(to_rich(found), width=READING_WIDTH)
     return GATE_SAYS_SLOWER if found.slower or found.broken else DONE
 
 
@@ -112,7 +113,7 @@ def history(
 
     selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model)
     found = history_of(Store(results, read_only=True), selection, measure.value)
-    make_console().print(to_rich(found), highlight=False, width=READING_WIDTH)
+    make_console().print(to_rich(found), width=READING_WIDTH)
     return DONE
 
 
@@ -158,7 +159,7 @@ def best(
     )
     found = Results(results, run)
     verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths is not None else None)
-    make_console().print(to_rich(verdicts, found.run), highlight=False, width=READING_WIDTH)
+    make_console().print(to_rich(verdicts, found.run), width=READING_WIDTH)
     if export is not None:
         write(export_method(found, verdicts, export, method, block).told)
     return DONE

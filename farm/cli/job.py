@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from farm.cli import RAY_NOISE
 
@@ -25,28 +24,28 @@ def run(
     fresh: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Measure the suite on this cluster; every event is a line of the log, and so is how it ended."""
+    from farm.cli.exit_codes import DONE, INTERRUPTED, SOME_FAILED, code_of
+    from farm.cli.output import make_console
     from farm.cli.screen import PlainScreen
     from farm.cli.watching import watched
     from farm.driver import run_suite
-    from farm.errors import FarmError, RequestError, ResultsError
+    from farm.errors import FarmError
     from farm.job_log import JobEnded, LineWriter, Together, as_line
     from farm.suite import load_suite
 
     try:
-        with closing(PlainScreen(Console(width=160))) as screen, watched(screen, _home(results), metrics=True) as seen:
+        with closing(PlainScreen(make_console())) as screen, watched(screen, _home(results), metrics=True) as seen:
             told = Together((seen, LineWriter(_say, time.time)))
             wanted = load_suite(suite)
             outcome = run_suite(wanted, _home(results), "auto", fresh=fresh, command=command, listener=told)
-        ended = JobEnded(1 if outcome.failed_cells else 0, outcome.run, outcome.failed_cells)
-    except (RequestError, ResultsError) as error:
-        ended = JobEnded(2, message=str(error))
+        ended = JobEnded(SOME_FAILED if outcome.failed_cells else DONE, outcome.run, outcome.failed_cells)
     except FarmError as error:
-        ended = JobEnded(1, message=str(error))
+        ended = JobEnded(code_of(error), message=str(error))
     except KeyboardInterrupt:
-        ended = JobEnded(130, message="the job was stopped; everything published is kept")
+        ended = JobEnded(INTERRUPTED, message="the job was stopped; everything published is kept")
     _say(as_line(ended, time.time()))
     # To Ray a job that measured has succeeded, whatever came out.
-    raise typer.Exit(ended.code if ended.message else 0)
+    raise typer.Exit(ended.code if ended.message else DONE)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -17,8 +18,18 @@ READING_WIDTH = 110
 
 def make_console() -> Console:
     """The terminal; a pipe has no width of its own, and 80 columns would break every table."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = _verbatim()
+    return console if console.is_terminal else _verbatim(width=PIPE_WIDTH)
+
+
+def error_console() -> Console:
+    """Where errors and notes go that are not part of an answer."""
+    return _verbatim(stderr=True, soft_wrap=True)
+
+
+def _verbatim(**settings: Any) -> Console:
+    """A console that prints names, paths and other libraries' errors as they are, whatever brackets are in them."""
+    return Console(markup=False, emoji=False, highlight=False, **settings)
 
 
 def write(text: str) -> None:

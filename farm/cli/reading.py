@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.commands import DONE, ResultsArgument, app
-from farm.cli.output import write_to
-from farm.cli.screen import error_console
+from farm.cli.commands import ResultsArgument, app
+from farm.cli.exit_codes import DONE
+from farm.cli.output import error_console, write_to
 from farm.errors import RequestError
 
 RunOption = Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")]
@@ -67,7 +67,7 @@ def table(
     wanted = str(format or _by_suffix(output, list(TableFormat)) or TableFormat.text)
     write_to(output, found.table(wanted, chosen(columns)), results)
     for warning in found.warnings():
-        error_console().print(f"note: {warning}", markup=False)
+        error_console().print(f"note: {warning}")
     return DONE
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.commands import DONE, ResultsArgument, app
+from farm.cli.commands import ResultsArgument, app
+from farm.cli.exit_codes import DONE
 from farm.cli.output import require_elsewhere
 from farm.errors import RequestError, ResultsError
 

@@ -79,7 +79,7 @@ class QuietScreen:
     def on(self, event: Event) -> None:
         """Print notices."""
         if isinstance(event, Notice):
-            self._console.print(notice_line(event), highlight=False, soft_wrap=True)
+            self._console.print(notice_line(event), soft_wrap=True)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -123,7 +123,7 @@ class PlainScreen(QuietScreen):
             self._say(f"measuring {describe(event.cohort)}")
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 class LiveScreen(QuietScreen):
@@ -187,8 +187,3 @@ class LiveScreen(QuietScreen):
 def _style(line: str) -> str:
     word = line.rsplit(" ", 1)[-1]
     return {"faster": "green", "slower": "red"}.get(word, "")
-
-
-def error_console() -> Console:
-    """Where errors go."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
