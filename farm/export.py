@@ -87,8 +87,8 @@ def export_method(
     deployment = deployment_of(subject.method, workload)
     if deployment is None:
         raise RequestError(
-            f"--export: there is no program that runs {subject.method.id} with these options without the farm; name "
-            "another method with --method"
+            f"--export: there is no program yet that runs {subject.method.id} on {workload.device} with these options "
+            "without the farm; name another method with --method, or a CPU's answer with --block"
         )
     logs = Path(mkdtemp(prefix="farm-export-"))
     with closing(_nursery(workload, subject, logs)) as nursery:
@@ -165,8 +165,7 @@ def _nursery(workload: Workload, subject: _Subject, logs: Path) -> Nursery:
     """Where cells are forked, on the measured cores as far as this process may use them."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     measured = [core for core in subject.rows[workload.length]["cores"] or () if core in allowed]
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if workload.device == "cuda" else ""
-    return Nursery(measured or allowed, workload.threads, gpus, logs / "nursery.log")
+    return Nursery(measured or allowed, workload.threads, "", logs / "nursery.log")
 
 
 def _artifact(nursery: Nursery, subject: _Subject, length: int, logs: Path) -> Artifact:
@@ -275,7 +274,7 @@ def _describe(
         "runtime": dict(deployment.settings),
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
-    (folder / "requirements.txt").write_text("\n".join(requirements(deployment, first["device"])) + "\n")
+    (folder / "requirements.txt").write_text("\n".join(requirements(deployment)) + "\n")
 
 
 def _told(folder: Path, subject: _Subject, artifacts: Mapping[int, Artifact]) -> str:

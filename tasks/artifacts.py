@@ -6,22 +6,25 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from farm.records import Machine, ModelInfo, Workload
 from tasks.cache import cache_folder, publish_folder
 from tasks.digests import remembered_sha256
 from tasks.method import Arrays, Method, library_versions
-from tasks.steps import WHOLE, recorded_steps
+from tasks.steps import recorded_steps
 
 MANIFEST = "artifact.json"
 
+BUILDING = ".building-"
+"""Begins the name of a folder in which an artifact is being made; its key follows."""
 
 EVALUATION_VERSION = 1
 """Raise it when texts are given to methods in another way, so that stored logits are computed anew."""
@@ -67,9 +70,8 @@ def find_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artif
         shutil.rmtree(folder, ignore_errors=True)
         return None
     prepare_s = manifest["prepare_s"]
-    steps = manifest.get("steps") or {WHOLE: prepare_s}  # a farm that knew no steps may have made it
     size = _size(method, model, manifest["files"])
-    return Artifact(key, str(folder), size, prepare_s, cached=True, steps=steps)
+    return Artifact(key, str(folder), size, prepare_s, cached=True, steps=manifest["steps"])
 
 
 def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Artifact:
@@ -77,11 +79,12 @@ def prepare_artifact(method: Method, model: ModelInfo, workload: Workload) -> Ar
     key = artifact_key(method, model, workload)
     folder = _folder(key)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
     with FileLock(f"{folder}.lock"):
         found = find_artifact(method, model, workload)
         if found is not None:
             return found
-        scratch = Path(mkdtemp(prefix=".building-", dir=folder.parent))
+        scratch = Path(mkdtemp(prefix=f"{BUILDING}{key}-", dir=folder.parent))
         try:
             with recorded_steps() as steps:
                 method.prepare(model, workload, scratch)
@@ -140,6 +143,14 @@ def check_outputs(outputs: Arrays) -> np.ndarray:
     return np.asarray(outputs["logits"], np.float64)
 
 
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what processes left that were killed while they built: gigabytes, perhaps, that nobody would miss."""
+    for scratch in parent.glob(f"{BUILDING}*"):
+        key = scratch.name.removeprefix(BUILDING).partition("-")[0]
+        with suppress(Timeout), FileLock(parent / f"{key}.lock", blocking=False):  # held while somebody builds it
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _folder(key: str) -> Path:
     return cache_folder() / "artifacts" / key
 
@@ -149,7 +160,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and "files" in manifest else None
+    return manifest if isinstance(manifest, dict) and {"files", "prepare_s", "steps"} <= manifest.keys() else None
 
 
 def _describe(path: Path) -> dict[str, Any]:

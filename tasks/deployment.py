@@ -37,17 +37,18 @@ class Deployment:
 
 
 def deployment_of(method: Method, workload: Workload) -> Deployment | None:
-    """How to run the method's artifacts by themselves; None where no program of ours does."""
+    """How to run the method's artifacts by themselves; None where no program of ours does, as on a GPU."""
+    if workload.device != "cpu":
+        return None
     runs = next((runs for kind, runs in _BY_KIND if isinstance(method, kind)), None)
     return runs(method, workload) if runs is not None else None
 
 
-def requirements(deployment: Deployment, device: str) -> list[str]:
+def requirements(deployment: Deployment) -> list[str]:
     """Pinned packages, as they are installed here."""
     versions = library_versions(*deployment.packages, "numpy", "tokenizers")
-    suffix = {"onnxruntime": "-gpu"} if device == "cuda" else {}
     # What a version names after its plus is a build of PyTorch's own index, which is not everybody's.
-    return [f"{name}{suffix.get(name, '')}=={version.partition('+')[0]}" for name, version in versions.items()]
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
 def _onnx(method: Any, workload: Workload) -> Deployment:
@@ -55,8 +56,7 @@ def _onnx(method: Any, workload: Workload) -> Deployment:
     entries = {"session.intra_op.allow_spinning": "1" if options.spinning else "0", **method.entries()}
     if options.dynamic_block_base:
         entries["session.dynamic_block_base"] = str(options.dynamic_block_base)
-    providers = list({PROVIDERS[workload.device]: None, PROVIDERS["cpu"]: None})
-    settings = {"arena": options.arena, "entries": entries, "providers": providers}
+    settings = {"arena": options.arena, "entries": entries, "providers": [PROVIDERS["cpu"]]}
     return Deployment("onnx_session.py", ("onnxruntime",), settings)
 
 

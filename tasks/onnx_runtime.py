@@ -75,7 +75,7 @@ class OnnxMethod(Method):
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Build the graph, its intermediate steps in a scratch folder."""
-        with TemporaryDirectory(dir=folder.parent) as scratch:
+        with TemporaryDirectory(dir=folder) as scratch:
             self.build(model, workload, Path(scratch), folder).save(folder)
 
     @abstractmethod

@@ -128,7 +128,7 @@ class TensorRtFp16(Method):
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export, convert to FP16 and build."""
-        with TemporaryDirectory(dir=folder.parent) as scratch:
+        with TemporaryDirectory(dir=folder) as scratch:
             exported, half = Path(scratch) / "exported.onnx", Path(scratch) / "fp16.onnx"
             with step("export"):
                 self.export(model, workload, exported)

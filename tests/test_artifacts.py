@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -169,17 +168,6 @@ def test_the_steps_of_preparing_are_remembered() -> None:
     assert found is not None and found.steps == made.steps
 
 
-@pytest.mark.usefixtures("cache")
-def test_an_artifact_from_before_there_were_steps_has_one() -> None:
-    made = prepare_artifact(Copier(), MODEL, WORKLOAD)
-    path = Path(made.folder) / "artifact.json"
-    manifest = json.loads(path.read_text())
-    del manifest["steps"]
-    path.write_text(json.dumps(manifest))
-    found = find_artifact(Copier(), MODEL, WORKLOAD)
-    assert found is not None and found.steps == {"prepare": made.prepare_s}
-
-
 PROGRAM = """
 import sys, time
 sys.path[:0] = sys.argv[1:3]
@@ -193,14 +181,28 @@ class Slow(tests.Copier):
 
 print(prepare_artifact(Slow(), tests.MODEL, tests.WORKLOAD).cached)
 """
+COMMAND = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+
+@pytest.mark.timeout(240)
+def test_what_a_killed_preparation_left_is_removed_by_the_next(cache: Path) -> None:
+    half = "(folder / 'half').write_bytes(b'h'); print(flush=True); time.sleep(600)"
+    command = [*COMMAND[:2], PROGRAM.replace("time.sleep(1)", half), *COMMAND[3:]]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    killed.stdout.readline()
+    prepare_artifact(Copier(library="2"), MODEL, WORKLOAD)
+    assert list(cache.glob(".building-*/half")), "somebody is building there"
+    killed.kill()
+    killed.communicate()
+    prepare_artifact(Copier(library="3"), MODEL, WORKLOAD)
+    assert not list(cache.glob(".building-*"))
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("cache")
 def test_two_processes_that_prepare_at_once_make_one() -> None:
-    here = Path(__file__).parent
-    command = [sys.executable, "-c", PROGRAM, str(here), str(here.parent)]
-    racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    racing = [subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = sorted(process.communicate(timeout=200)[0].strip() for process in racing)
     assert told == ["False", "True"]
 

@@ -161,7 +161,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, model: Mode
     (taken / "file").write_text("mine")
     for name, folder, why in [
         (None, taken, "is there already"),
-        (None, tmp_path / "new", "no program that runs control-work"),
+        (None, tmp_path / "new", "no program yet that runs control-work"),
         ("nothing", tmp_path / "new", "nothing has no result in this run"),
     ]:
         with pytest.raises(RequestError, match=why) as refused:
@@ -188,9 +188,9 @@ def test_one_of_several_answers_for_this_machine_is_named(tmp_path: Path, model:
     results = Results(tmp_path / "results")
     with pytest.raises(RequestError, match=r"name one with --block \(1: .*batch size 1;.*; 2: .*batch size 8"):
         exported(results, tmp_path / "new")
-    with pytest.raises(RequestError, match="no program that runs control-work"):
+    with pytest.raises(RequestError, match="no program yet that runs control-work"):
         exported(results, tmp_path / "new", block=1)
-    with pytest.raises(RequestError, match="no program that runs control-wrong"):
+    with pytest.raises(RequestError, match="no program yet that runs control-wrong"):
         exported(results, tmp_path / "new", block=2)
     with pytest.raises(RequestError, match="--block 3: is no answer for this machine"):
         exported(results, tmp_path / "new", block=3)
@@ -210,6 +210,11 @@ def test_programs_import_nothing_of_the_farm(program: str) -> None:
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [name for name in names if name.split(".")[0] in ("farm", "tasks")]
+
+
+def test_nothing_runs_a_gpus_methods_by_themselves() -> None:
+    workload = Workload("cuda", THREADS, 1, 64)
+    assert not [name for name in BUILT_IN if deployment_of(find_method(name), workload) is not None]
 
 
 def test_every_method_of_a_cpu_but_controls_and_in_process_compilation_has_a_program() -> None:
