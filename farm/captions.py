@@ -186,7 +186,7 @@ def _more_certain(rows: Sequence[Row], effort: str | None, command: str) -> str 
 
 
 def _with_effort(effort: str, command: str) -> str:
-    plain = re.sub(r"\s--effort[ =]\S+", "", command)
+    plain = re.sub(r"\s(--effort[ =]|--set[ =]effort=)\S+", "", command)
     return f"{plain} --effort {effort}" if _from_shell(command) else f"effort: {effort} in the suite"
 
 

@@ -96,7 +96,7 @@ def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
     if above:
         each = [f"{row['name']} ({row['length']}) {100 * row['limit_fraction']:.0f} %" for row in above]
         yield (
-            f"Above the machine's limit, which cannot be: {_first_few(each, 'cells')}. A ceiling was measured too low, "
+            f"Above the machine's limit, which cannot be: {_first_few(each, 'cell')}. A ceiling was measured too low, "
             "or a method does less than it declares: build on no limit of this table; the speedups stand."
         )
 

@@ -124,7 +124,9 @@ def make_plan(
     for length, batch_size, threads in product(sorted(suite.lengths), sorted(suite.batch_sizes), suite.threads):
         for place in places:
             if place.lacks_threads(threads) and (late or len(places) > 1):
-                left_out[f"{threads} threads on {place.slot.hardware_class}"] = f"it has {len(place.slot.cores)} cores"
+                cores = len(place.slot.cores)
+                told = f"it has {cores} core{'s' if cores > 1 else ''}"
+                left_out[f"{threads} threads on {place.slot.hardware_class}"] = told
                 continue
             workload = Workload(place.device, _threads(threads, place.slot), batch_size, length)
             check = partial(can_run, machine=machines[place.slot.hardware_class], device=place.device)

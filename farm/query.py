@@ -101,6 +101,15 @@ _BEHIND = {*_SUMMARIES, "calls"}
 _INDIRECT = {"query", "query_table"}
 """Functions of DuckDB that read a table whose name is put together while they run."""
 
+_MISTAKES = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+    duckdb.PermissionException,
+)
+"""What is wrong with a SELECT itself: no damaged part could be the cause, so none is looked for."""
+
 _OVER = "over the samples that count"
 
 _ABOUT = {
@@ -147,8 +156,8 @@ def query(store: Store, sql: str) -> pa.Table:
         wanted = _wanted(sql)
         try:
             return _answer(_sources(store, wanted), sql)
-        except (duckdb.Error, pa.ArrowException, OSError):
-            if not any(store.damaged(run) for run in store.measured_runs()):
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if isinstance(error, _MISTAKES) or not any(store.damaged(run) for run in store.measured_runs()):
                 raise
             return _answer(_sources(store, wanted, store.read_measurements()), sql)
     except duckdb.Error as error:

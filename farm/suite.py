@@ -6,10 +6,10 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -271,6 +271,22 @@ def _root_causes(items: Sequence[Any]) -> list[Any]:
     ]
 
 
+def _keys_at(place: Sequence[str | int]) -> list[str]:
+    """The keys that may stand at a place of a suite."""
+    structure: Any = Suite
+    for key in place:
+        if isinstance(key, str):
+            structure = _structure(get_type_hints(structure)[key])
+    return list(getattr(structure, "model_fields", None) or (field.name for field in fields(structure)))
+
+
+def _structure(kind: Any) -> Any:
+    """The model or dataclass that values of this type are, or consist of."""
+    if isinstance(kind, type) and (issubclass(kind, BaseModel) or is_dataclass(kind)):
+        return kind
+    return next(filter(None, map(_structure, get_args(kind))), None)
+
+
 def _explain(item: Any) -> str:
     """One mistake in the user's words: where, what, and what to do."""
     if item["loc"][:1] == ("threads",) and len(item["loc"]) > 1:
@@ -278,8 +294,8 @@ def _explain(item: Any) -> str:
     where = ""
     for part in item["loc"]:
         where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-    if item["type"] == "extra_forbidden":
-        known = list(Suite.model_fields)
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys_at(item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else f" Known keys: {', '.join(known)}"
         return f"unknown key '{where}'.{hint}"

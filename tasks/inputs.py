@@ -83,8 +83,11 @@ def _filled(tokenizer: Tokenizer, texts: Sequence[str], start: int, length: int)
     joined = texts[start % len(texts)]
     for following in count_from(start + 1):
         encoding = tokenizer.encode(joined)
-        if sum(encoding.attention_mask) == length:
+        filled = sum(encoding.attention_mask)
+        if filled == length:
             break
+        if following == start + len(texts) and filled <= tokenizer.num_special_tokens_to_add(is_pair=False):
+            raise RequestError("inputs: the model's tokenizer finds no token in any of the texts; give others")
         joined = f"{joined} {texts[following % len(texts)]}"
     return encoding
 

@@ -50,9 +50,9 @@ def run_with_progress(module: str, doing: str, progress: Progress) -> None:
 
 def serve_progress(work: Callable[[Progress], object]) -> int:
     """Do `work`, writing its progress to standard output for `run_with_progress`; returns the exit status."""
-    reports = sys.stdout
-    # Whatever a library prints must not be taken for a report.
-    sys.stdout = sys.stderr
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    # Whatever a library prints, from C too, must not be taken for a report.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         work(_JsonProgress(reports))
     except (FarmError, KeyboardInterrupt) as error:

@@ -42,6 +42,11 @@ def test_an_unknown_method_is_named_with_its_place_and_the_nearest_known_one() -
 
 def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
     assert "unknown key 'lenghts'. Did you mean 'lengths'?" in _refusal(lenghts=[64])
+    assert "unknown key 'accuracy.datset'. Did you mean 'dataset'?" in _refusal(accuracy={"datset": "demo"})
+    assert "unknown key 'limits.lod_s'. Did you mean 'load_s'?" in _refusal(limits={"lod_s": 3})
+    assert "unknown key 'methods[0].zeal'. Known keys: method, name, options" in _refusal(
+        methods=[{"method": "control-null", "zeal": 1}]
+    )
 
 
 def test_an_unknown_key_inside_another_is_named_with_its_place() -> None:

@@ -13,9 +13,12 @@ def watched(screen: Listener, results: str, metrics: bool) -> Iterator[Listener]
     """One listener for all of them; `metrics` on a cluster. Raises RequestError where there cannot be results at that
     address."""
     from farm.job_log import Together
-    from farm.progress import ProgressFile
+    from farm.logbook import UPLOAD_EVERY_S
+    from farm.progress import WRITE_EVERY_S, ProgressFile
 
-    kept = ProgressFile(results, aside=metrics or "://" in results)
+    beside_turns = "://" in results and not metrics
+    every_s = UPLOAD_EVERY_S if beside_turns else WRITE_EVERY_S
+    kept = ProgressFile(results, aside=metrics or beside_turns, every_s=every_s)
     listeners: list[Listener] = [screen, kept]
     if metrics:
         from farm.metrics import Metrics

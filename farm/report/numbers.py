@@ -93,11 +93,10 @@ def rounds_table(subject: Subject) -> NumberTable:
     """How far the turns of each cell were apart."""
     lines = []
     for each in subject.turns:
-        low, high = min(each.apart_percent), max(each.apart_percent)
-        ends = [figure_text(end(each.latency_ms)) for end in (min, max)]
-        disturbed = sum(each.tainted) if each.rounds == len(each.tainted) else "-"
+        low, high = each.apart_range_percent
+        ends = map(figure_text, each.latency_range_ms)
         name = f"{each.name} (twin)" if each.role == "twin" else each.name
-        texts = (name, str(each.length), str(each.rounds), str(disturbed), *ends, f"{low:+.1f}", f"{high:+.1f}")
+        texts = (name, str(each.length), str(each.rounds), str(each.disturbed), *ends, f"{low:+.1f}", f"{high:+.1f}")
         lines.append(Line(each.name, texts))
     headings = ("method", "tokens", "rounds", "disturbed", "least ms", "most ms", "least, %", "most, %")
     return NumberTable("Turns, and how far they were from their replica's median", headings, tuple(lines))

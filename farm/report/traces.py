@@ -24,7 +24,7 @@ SENTINEL_RATES = {
 
 COLUMNS = (
     *("hardware_class", "device", "threads", "batch_size", "inputs", "cohort", "cell", "replica", "role", "name"),
-    *("length", "status", "reasons", "error_tail", "hostname", "gpu", "round", "latency_ns", "tainted", "steady"),
+    *("length", "error_tail", "round", "latency_ns", "tainted"),
     *("round_started_unix_ns", "round_taint_reasons", "round_state"),
     *SENTINEL_RATES.values(),
 )
@@ -53,14 +53,18 @@ class Distribution:
 class Turns:
     """Median latency of the turns of one cell, all replicas, in the order of time; `tainted` are left out elsewhere.
 
-    `rounds` counts all of them, `latency_ms` holds those drawn. `minutes` are since the block's first round, and
-    `apart_percent` is how far the turn is from the median over those of its replica.
+    `rounds` counts all of them, `disturbed` those that are tainted, and the ranges are over all; the other lists hold
+    those drawn. `minutes` are since the block's first round, and `apart_percent` is how far the turn is from the median
+    over those of its replica.
     """
 
     name: str
     role: str
     length: int
     rounds: int
+    disturbed: int
+    latency_range_ms: tuple[float, float]
+    apart_range_percent: tuple[float, float]
     minutes: tuple[float, ...]
     latency_ms: tuple[float, ...]
     apart_percent: tuple[float, ...]
@@ -99,10 +103,11 @@ def turns(rows: Iterable[Row]) -> list[Turns]:
     found = []
     for cell in _cells(measured, twins=True).values():
         taken = sorted(each for process in cell for each in _turns(process.row, began))
-        drawn = _thinned(taken)
+        _, latencies, apart, tainted = zip(*taken, strict=True)
+        ranges = [(min(values), max(values)) for values in (latencies, apart)]
         first = cell[0].row
-        columns = [tuple(column) for column in zip(*drawn, strict=True)]
-        found.append(Turns(first["name"], first["role"], first["length"], len(taken), *columns))
+        drawn = zip(*(taken[place] for place in _places(len(taken), MOST_ROUNDS)), strict=True)
+        found.append(Turns(first["name"], first["role"], first["length"], len(taken), sum(tainted), *ranges, *drawn))
     return found
 
 
@@ -177,10 +182,6 @@ def _median(values: Sequence[float | None] | None) -> float:
 
 def _at(values: Sequence[Any] | None, place: int) -> Any:
     return values[place] if values is not None and place < len(values) else None
-
-
-def _thinned(taken: Sequence[tuple[float, float, float, bool]]) -> list[tuple[float, float, float, bool]]:
-    return [taken[place] for place in _places(len(taken), MOST_ROUNDS)]
 
 
 def _places(count: int, most: int) -> list[int]:
