@@ -190,10 +190,6 @@ class CellProcess:
             explain_overflow(self._method, self._call, {name: array[row : row + 1] for name, array in encoded.items()})
         return logits
 
-    def peak_rss_bytes(self) -> int | None:
-        """Peak resident memory of this process since it was executed, or None where the platform does not tell."""
-        return _peak_rss_bytes()
-
     def peaks(self) -> dict[str, int | None]:
         """The most memory this process has held: its own, and what its framework gave out on a GPU; None is unknown."""
         return {

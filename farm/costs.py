@@ -109,6 +109,6 @@ def break_even_calls(extra_s: float, baseline_ns: float, method_ns: float) -> in
 
 
 def _reading(row: Row, column: str, place: int) -> Any:
-    """One round's entry of a list that an older farm may not have written."""
+    """One round's entry of a list; None where the platform gave none."""
     readings = row.get(column) or ()
     return readings[place] if place < len(readings) else None

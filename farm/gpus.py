@@ -43,7 +43,6 @@ class Reading:
     """Ids of the processes that compute on it, by the driver's own numbering, which need not be a container's."""
     throttle: tuple[str, ...] | None = None
     sm_mhz: float | None = None
-    memory_used_bytes: int | None = None
     energy_mj: int | None = None
     """Since the driver was loaded."""
     corrected_errors: int | None = None
@@ -129,7 +128,6 @@ class GpuMeter:
         return replace(
             self.read_clock(),
             processes=self._known(self._processes),
-            memory_used_bytes=self.memory_used_bytes(),
             energy_mj=self._known(lambda: int(library.nvmlDeviceGetTotalEnergyConsumption(handle))),
             corrected_errors=self._known(lambda: self._errors(library.NVML_MEMORY_ERROR_TYPE_CORRECTED)),
             uncorrected_errors=self._known(lambda: self._errors(library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED)),

@@ -13,7 +13,6 @@ from farm.events import (
     AttemptFailed,
     CellFailed,
     Event,
-    NodeJoined,
     NodeLost,
     ReplicaBegan,
     ReplicaDone,
@@ -65,9 +64,7 @@ class Progress(BaseModel):
     total: int = 0
     stage: str = ""
     running: dict[str, Running] = {}
-    nodes: dict[str, str] = {}
     failures: list[Failed] = []
-    failed: int = 0
     ended: bool = False
 
     def take(self, event: Event, now_unix_s: float) -> None:
@@ -88,10 +85,7 @@ class Progress(BaseModel):
                 self._fail(f"attempt {event.attempt} of {event.cohort.cohort}", event)
             case CellFailed():
                 self._fail(event.cell, event)
-            case NodeJoined():
-                self.nodes[event.node_id] = f"{event.hostname} ({event.hardware_class})"
             case NodeLost():
-                self.nodes.pop(event.node_id, None)
                 self.running = {key: each for key, each in self.running.items() if each.node_id != event.node_id}
             case Step():
                 self.stage = event.stage
@@ -117,7 +111,6 @@ class Progress(BaseModel):
         )
 
     def _fail(self, what: str, event: AttemptFailed | CellFailed) -> None:
-        self.failed += 1
         if len(self.failures) < MOST_FAILURES:
             self.failures.append(Failed(what=what, status=event.failure.status, reason=event.failure.reason))
 

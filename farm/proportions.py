@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from scipy.optimize import brentq
-from scipy.special import bdtr, ndtri
+from scipy.stats import binomtest, norm
 
 from farm.stats import CONFIDENCE
 
@@ -21,10 +21,8 @@ def wilson_interval(hits: int, texts: int, confidence: float = CONFIDENCE) -> tu
     E. B. Wilson, Journal of the American Statistical Association 22, 1927. It stays within 0 and 1 and covers what it
     claims near them too, where the textbook's interval does not (R. G. Newcombe, Statistics in Medicine 17:857, 1998).
     """
-    z = _z(confidence)
-    centre = hits + z**2 / 2
-    half = z * math.sqrt(hits * (texts - hits) / texts + z**2 / 4)
-    return max(0.0, (centre - half) / (texts + z**2)), min(1.0, (centre + half) / (texts + z**2))
+    found: Any = binomtest(hits, texts).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def paired_difference_interval(
@@ -39,7 +37,7 @@ def paired_difference_interval(
     678 do (the textbook's: 0.74). It excludes 0 where McNemar's asymptotic test rejects; the exact one (`mcnemar`) is
     stricter.
     """
-    z = _z(confidence)
+    z = float(norm.isf((1 - confidence) / 2))
     observed = (first_only - second_only) / texts
 
     def rejected(difference: float) -> float:
@@ -58,8 +56,8 @@ def mcnemar(first_only: int, second_only: int) -> float:
     Q. McNemar's test (Psychometrika 12, 1947) in its exact form: of the texts that only one hits, each of them would
     have half, binomially distributed.
     """
-    tail: Any = bdtr(min(first_only, second_only), first_only + second_only, 0.5)
-    return min(1.0, 2 * float(tail))
+    differing = first_only + second_only
+    return float(binomtest(first_only, differing).pvalue) if differing else 1.0
 
 
 def _variance(difference: float, first_only: int, second_only: int, texts: int) -> float:
@@ -71,8 +69,3 @@ def _variance(difference: float, first_only: int, second_only: int, texts: int) 
     constant = -second_only * difference * (1 - difference)
     root = math.sqrt(max(0.0, linear**2 - 8 * texts * constant))
     return (root - linear) / (2 * texts) + difference * (1 - difference)
-
-
-def _z(confidence: float) -> float:
-    quantile: Any = ndtri((1 + confidence) / 2)
-    return float(quantile)

@@ -145,7 +145,7 @@ def accuracy_columns(row: Mapping[str, Any], baseline: Mapping[str, Any] | None)
     """What to store of a measured row's accuracy beside its baseline's: columns of SPEEDUP_SCHEMA.
 
     `row` follows MEASUREMENT_SCHEMA and has an accuracy. Intervals and test are derived here from the counts of texts
-    that rows hold. Rows measured before they held them have no interval of the drop, nor has the baseline itself.
+    that rows hold. The baseline itself has no interval of a drop, nor has a row without counts.
     """
     texts, lost, gained = row["accuracy_n"], row.get("baseline_right_only"), row.get("method_right_only")
     low, high = wilson_interval(round(row["accuracy"] * texts), texts)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,8 +14,9 @@ import pyarrow as pa
 
 from farm import speedups, stats, summaries
 from farm.errors import RequestError
+from farm.runs import runs_table
 from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
-from farm.store import RunRecord, Store
+from farm.store import Store
 from farm.summaries import summary_of
 
 _PER_CALL = (
@@ -234,7 +234,7 @@ def _sources(store: Store, wanted: frozenset[str], sound: pa.Table | None = None
         "measurements": lambda: store.dataset() if sound is None else sound,
         "calls": lambda: store.dataset(columns=_OF_CALLS) if sound is None else sound.select(_OF_CALLS),
         "speedups": lambda: _speedups(store),
-        "runs": lambda: _runs(store.runs()),
+        "runs": lambda: runs_table(store.runs()),
     }
     for kind in _SUMMARIES:
         made[kind] = partial(summaries.summarize, store, kind) if sound is None else partial(summary_of, kind, sound)
@@ -281,25 +281,6 @@ def _speedups(store: Store) -> pa.Table:
     derived = [speedups.current(store, run) for run in store.measured_runs()]
     plain = [SPEEDUP_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in derived)]
     return pa.concat_tables(plain, promote_options="default")
-
-
-def _runs(records: Sequence[RunRecord]) -> pa.Table:
-    rows = [
-        {
-            "run": record.run,
-            "created": record.created_unix_ns // 1000,
-            "finished": None if record.finished_unix_ns is None else record.finished_unix_ns // 1000,
-            "suite": record.suite.get("name"),
-            "model": record.model.get("name"),
-            "farm_version": record.farm_version,
-            "command": record.command,
-            "request_sha256": record.request_sha256,
-            "settings": json.dumps(record.suite),
-            "environment": json.dumps(record.environment),
-        }
-        for record in records
-    ]
-    return pa.Table.from_pylist(rows, schema=RUN_SCHEMA)
 
 
 def _kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.StatementType:

@@ -120,7 +120,7 @@ def claims_of(rows: Sequence[Row]) -> Claims | None:
 
 
 def pilot_of(rows: Sequence[Row]) -> int:
-    """How many replicas the intervals of a run's rows are judged by; five in rows that are older than other numbers."""
+    """How many replicas the intervals of a run's rows are judged by; the default where a row does not say."""
     return next((row["pilot"] for row in rows if row.get("pilot")), stats.PILOT_REPLICAS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from farm import __version__
 from farm.events import Listener, Notice
 from farm.hardware import takes_every_class
 from farm.plan import Plan
 from farm.records import ModelInfo, Slot
+from farm.schemas import RUN_SCHEMA
 from farm.store import RunRecord, Store
 from farm.suite import Suite, request_sha256
 
@@ -95,3 +99,23 @@ def set_damaged_aside(store: Store, run: str, listener: Listener) -> None:
         moved = store.set_aside(damaged.path)
         kept = f"kept as {moved.name}; measured again" if moved else "another farm has moved it away already"
         listener.on(Notice(f"{damaged.path.name} is damaged ({damaged.why})", kept))
+
+
+def runs_table(records: Sequence[RunRecord]) -> pa.Table:
+    """The records as a table of RUN_SCHEMA, a row for each."""
+    rows = [
+        {
+            "run": record.run,
+            "created": record.created_unix_ns // 1000,
+            "finished": None if record.finished_unix_ns is None else record.finished_unix_ns // 1000,
+            "suite": record.suite.get("name"),
+            "model": record.model.get("name"),
+            "farm_version": record.farm_version,
+            "command": record.command,
+            "request_sha256": record.request_sha256,
+            "settings": json.dumps(record.suite),
+            "environment": json.dumps(record.environment),
+        }
+        for record in records
+    ]
+    return pa.Table.from_pylist(rows, schema=RUN_SCHEMA)

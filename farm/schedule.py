@@ -203,17 +203,6 @@ class Schedule:
         """Whether somebody works on the job's replica."""
         return job.key in self._in_work
 
-    def waiting(self) -> list[Job]:
-        """Jobs that nobody has taken, in the order in which one slot after another would take them."""
-        given_back = [job for queue in self._queues.values() for job in queue.returned]
-        new = [
-            (replica, *entry)
-            for queue in self._queues.values()
-            for replica, entries in queue.levels.items()
-            for entry in entries
-        ]
-        return given_back + [Job(cohort, replica) for replica, _, _, cohort in sorted(new, key=lambda each: each[:3])]
-
     def waiting_by_kind(self) -> dict[Kind, int]:
         """How many jobs nobody has taken, by what they need."""
         return {kind: count for kind, count in self._waiting.items() if count}
@@ -301,8 +290,3 @@ def kind_of(cohort: Cohort) -> Kind:
 def slot_kind(slot: Slot) -> Kind:
     """What the slot is."""
     return slot.hardware_class, "cpu" if slot.gpu is None else "cuda"
-
-
-def fits(cohort: Cohort, slot: Slot) -> bool:
-    """Whether the slot has the hardware that the cohort was planned for."""
-    return kind_of(cohort) == slot_kind(slot)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 1
 
 
 def _column(name: str, kind: pa.DataType, about: str) -> pa.Field[Any]:

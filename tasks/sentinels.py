@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from tasks.cuda_kernels import CUDA_RATES, PREFIX, prepare_any
 from tasks.kernels import BUFFER_BYTES, RATES, Call, Case
 
-__all__ = ["RATES", "STATE_CHANGE", "Case", "Sentinel", "sized", "state", "usual"]
+__all__ = ["STATE_CHANGE", "Case", "Sentinel", "sized", "state", "usual"]
 
 STATE_CHANGE = 0.15
 """A rate this far from the replica's median gives the round another state. One reading of a quiet machine spreads by a
@@ -48,21 +48,20 @@ class Sentinel:
     """Fixed cases, their operands held ready, in a process that is pinned and has its threads set before torch loads.
 
     `cases` gives one case per rate. Where one cannot be prepared (a library is missing, or has no such kernel here) its
-    rate is left out of every reading, and `proof` says why. `threads` is for libraries that take it as an argument;
+    rate is left out of every reading. `threads` is for libraries that take it as an argument;
     None means as many as torch has.
     """
 
     def __init__(self, cases: Mapping[str, Case], threads: int | None = None) -> None:
         self._cases = {rate: cases[rate] for rate in ORDER if rate in cases}
         self._timed: dict[str, tuple[Call, int]] = {}
-        self._left_out: dict[str, str] = {}
         threads = threads or _torch_threads()
         for rate, case in self._cases.items():
             try:
                 call = prepare_any(case, threads)
                 self._timed[rate] = (call, calls_per_repetition(call))
-            except Exception as error:  # whatever a missing or unsuited library raises: the other rates still speak
-                self._left_out[rate] = f"{type(error).__name__}: {error}"
+            except Exception:  # whatever a missing or unsuited library raises: the other rates still speak
+                traceback.print_exc()  # into the process's own log
 
     def measure(self) -> dict[str, float]:
         """Rates at this moment, each in its unit: GFLOP/s, GFLOP/s, GOP/s, GB/s. Takes 10 to 15 ms.
@@ -70,17 +69,6 @@ class Sentinel:
         Every rate is warmed again first, for what ran before has the caches, and its threads may still spin.
         """
         return {rate: self._cases[rate].work / call_s(*timed) / 1e9 for rate, timed in self._timed.items()}
-
-    def proof(self) -> dict[str, Any]:
-        """What was timed: the instruction set torch chose, its threads, calls per repetition, rates left out."""
-        import torch
-
-        return {
-            "capability": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(),
-            "calls_per_repetition": {rate: calls for rate, (_, calls) in self._timed.items()},
-            "left_out": dict(self._left_out),
-        }
 
 
 def call_s(call: Call, calls: int, clock: Clock = time.perf_counter) -> float:

@@ -116,10 +116,6 @@ class TorchCompileFp32(InductorMethod):
         super().check_supported(machine, device)
         needs_compiler(self.id)
 
-    def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """What is packed: older artifacts held graphs alone."""
-        return {**super().depends_on(workload), "packed": CACHE}
-
     def import_runtime(self, model: ModelInfo) -> None:
         """Import the model's class and the compiler."""
         super().import_runtime(model)

@@ -12,14 +12,14 @@ from farm.plan import Plan, Support, make_plan
 from farm.records import Device, Machine, ModelInfo, Slot
 from farm.suite import Suite, parse_suite
 
-OLD_COLUMNS = (
+FEWEST_COLUMNS = (
     *("run", "suite", "hardware_class", "cohort", "cell", "role", "name", "method", "precision", "model"),
     *("model_sha256", "length", "batch_size", "device", "threads", "inputs", "status", "reasons", "gate", "baseline"),
     *("replicas", "rounds", "samples", "latency_p50_ns", "baseline_p50_ns", "speedup", "speedup_low", "speedup_high"),
     *("interval", "log_ratios", "verdict", "accuracy", "accuracy_n", "accuracy_drop_points", "agreement"),
     *("max_abs_logit_diff", "artifact_bytes", "prepare_s", "load_s", "first_call_ns", "peak_rss_bytes"),
 )
-"""Columns of speedups before there were guards, sentinels, p values and the bootstrap."""
+"""Columns of speedups where nothing is known of guards, sentinels, p values and the bootstrap."""
 
 GIB = 1024**3
 
@@ -90,7 +90,7 @@ def speedup_row(name: str, length: int = 64, **changes: Any) -> dict[str, Any]:
     speedup = 2.0 if role == "candidate" else 1.0
     judged = role != "baseline"
     centre = math.log(speedup)
-    row: dict[str, Any] = dict.fromkeys(OLD_COLUMNS) | {
+    row: dict[str, Any] = dict.fromkeys(FEWEST_COLUMNS) | {
         "suite": "made-up",
         "hardware_class": "Made Up",
         "cohort": f"cpu-b1-l{length}",

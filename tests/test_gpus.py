@@ -137,7 +137,6 @@ def test_everything_is_read_at_once() -> None:
 def test_a_missing_permission_leaves_one_reading_unknown_and_no_other(function: str, field: str) -> None:
     read = GpuMeter("GPU-0", FakeNvml(Board(), refused={function: PERMISSION})).read()
     assert getattr(read, field) is None
-    assert read.memory_used_bytes == 1_000_000_000
 
 
 def test_what_a_killed_application_leaves_in_the_drivers_log_is_no_error_of_the_chips() -> None:

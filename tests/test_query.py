@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -301,15 +299,16 @@ def test_what_views_are_made_of_is_no_view(store: Store, name: str) -> None:
     assert query(store, f"WITH {name} AS (SELECT 1 AS one) SELECT one FROM {name}").num_rows == 1
 
 
-def test_a_long_query_prints_nothing_of_its_own(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
-    rows, took_s = 100, 0.0
-    while took_s < 2.5:  # before two seconds DuckDB would print nothing anyway
-        rows *= 2
-        started = time.monotonic()
-        query(store, f"SELECT sum(a.range * b.range % 7) FROM range(1_000_000) a, range({rows}) b")
-        took_s = time.monotonic() - started
-    ctypes.CDLL(None).fflush(None)
-    assert capfd.readouterr() == ("", "")
+def test_no_progress_bar_is_drawn_into_the_answer(store: Store) -> None:
+    found = query(store, "SELECT current_setting('enable_progress_bar') AS drawn").to_pylist()
+    assert found == [{"drawn": False}]
+
+
+@pytest.mark.parametrize("sql", ["SELECT speedup FROM runs", "SELECT * FROM rums", "SELECT FROM FROM runs"])
+def test_a_mistake_in_the_sql_reads_no_part(store: Store, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+    monkeypatch.setattr(Store, "damaged", lambda *_: pytest.fail("looked for damage"))
+    with pytest.raises(RequestError):
+        query(store, sql)
 
 
 def test_an_empty_result_keeps_its_columns(store: Store):
