@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus
 
 from farm import delivery
+from farm.dashboard import UnansweredError, answered, connect
 from farm.errors import FarmError, RequestError
 from farm.staging import SUITE_FILE, stage_code, staged
 from farm.suite import Suite
@@ -39,6 +38,12 @@ STOP_S = 30
 """How long Ray waits for a job that was told to stop before it is killed: ending a cohort takes up to 15 s."""
 
 POLL_S = 1.0
+
+SILENCE_S = 60.0
+"""How long a log may say nothing before its job's state is asked: a connection that is half open, after a laptop slept
+or a router forgot it, is silent for ever. A job that measures tells of it every few seconds; to one that says nothing
+because it prepares, asking costs one request and one more reading of its log."""
+
 RECONNECT_S = 600.0
 """How long a cluster may be out of reach before following it is given up; the job does not notice."""
 
@@ -57,15 +62,6 @@ STARTING_S = (2.0, 5.0, 10.0)
 
 _STARTING = "No available agent"
 _ABOUT = "inference_farm"
-_TOKEN_HELP = "`ray get-auth-token` on the head node prints it; put it in RAY_AUTH_TOKEN or in ~/.ray/auth_token here"
-
-
-class _UnansweredError(RequestError):
-    """No job server answered as one does."""
-
-
-class _RefusedError(RequestError):
-    """The job server asks for a token, or for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ class Jobs:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._client = _connect(address)
+        self._client = connect(address)
 
     def submit(self, suite: Suite, results: str, fresh: bool = False, command: str = "farm submit") -> str:
         """Send a suite with the code that is running here; the job's id. `results` as in `Job`."""
@@ -110,10 +106,10 @@ class Jobs:
                 known = self.find(job)
                 if JobStatus(known.status).is_terminal():
                     lines.restart()
-                    lines.feed(self._client.get_job_logs(job))
+                    lines.feed(self.log(job))
                     return known
                 lost_at = None
-            except (aiohttp.ClientError, OSError, RuntimeError, _UnansweredError) as error:
+            except (aiohttp.ClientError, OSError, RuntimeError, UnansweredError) as error:
                 if lost_at is None:
                     on_silence(str(error).splitlines()[0])
                 lost_at = lost_at or time.monotonic()
@@ -126,7 +122,7 @@ class Jobs:
 
     def find(self, job: str) -> Job:
         """One job by its id."""
-        with _answered(self.address):
+        with answered(self.address):
             known = {each.submission_id: each for each in self._client.list_jobs()}
         if job not in known:
             raise RequestError(
@@ -136,19 +132,27 @@ class Jobs:
 
     def all(self) -> list[Job]:
         """The farm's jobs, newest first."""
-        with _answered(self.address):
+        with answered(self.address):
             listed = [each for each in self._client.list_jobs() if (each.metadata or {}).get(_ABOUT) == "run"]
         return sorted(map(_described, listed), key=lambda each: each.started_unix_s or 0, reverse=True)
 
     def log(self, job: str) -> str:
         """What a job has said so far."""
-        with _answered(self.address):
+        with answered(self.address):
             return str(self._client.get_job_logs(job))
 
     def stop(self, job: str) -> None:
-        """Tell a job to end; what it has published is kept, and submitting the same suite goes on from there."""
-        self.find(job)
-        with _answered(self.address):
+        """Tell a job to end; what it has published is kept, and submitting the same suite goes on from there.
+
+        Raises RequestError where it has ended already.
+        """
+        known = self.find(job)
+        if JobStatus(known.status).is_terminal():
+            raise RequestError(
+                f"job {job} has ended already ({known.status}): there is nothing to stop. farm submit --attach {job} "
+                f"--address {self.address} brings home what it has measured"
+            )
+        with answered(self.address):
             self._client.stop_job(job)
 
     def bring_home(self, run: str, results: str) -> None:
@@ -179,7 +183,7 @@ class Jobs:
         if status != JobStatus.SUCCEEDED:
             last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
             raise FarmError(f"the results of run {run} are on the head node and did not come home: {last}")
-        with suppress(RequestError), _answered(self.address):
+        with suppress(RequestError), answered(self.address):
             self._client.delete_job(job)
         return log
 
@@ -187,7 +191,7 @@ class Jobs:
         """How a small job ended; a cluster that does not answer meanwhile is asked again."""
         deadline = time.monotonic() + DELIVERY_S
         while time.monotonic() < deadline:
-            with suppress(_UnansweredError), _answered(self.address):
+            with suppress(UnansweredError), answered(self.address):
                 status = self._client.get_job_status(job)
                 if status.is_terminal():
                     return status
@@ -197,7 +201,7 @@ class Jobs:
     def _send(self, job: str, words: list[str], folder: Path, about: dict[str, str]) -> None:
         environment = {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}}
         entrypoint = shlex.join(words)
-        with _answered(self.address):
+        with answered(self.address):
             for wait_s in (*STARTING_S, None):
                 try:
                     self._client.submit_job(
@@ -210,9 +214,14 @@ class Jobs:
                     time.sleep(wait_s)
 
     async def _tail(self, job: str, lines: _Lines) -> None:
+        """Pass on a log until it ends, or has said nothing for `SILENCE_S`."""
         lines.restart()
-        async for text in self._client.tail_job_logs(job):
-            lines.feed(text)
+        async with aclosing(self._client.tail_job_logs(job)) as texts:
+            while True:
+                try:
+                    lines.feed(await asyncio.wait_for(anext(texts), SILENCE_S))
+                except (StopAsyncIteration, TimeoutError):
+                    return
 
 
 class _Lines:
@@ -235,50 +244,6 @@ class _Lines:
             if self._read > self._passed_on:
                 self._passed_on = self._read
                 self._on_line(line)
-
-
-def _connect(address: str) -> JobSubmissionClient:
-    """A client, with the user's token only where the cluster asks for one."""
-    try:
-        return _client(address)
-    except _RefusedError:
-        token = find_token()
-        if token is None:
-            raise RequestError(f"--address {address}: this cluster asks for a token: {_TOKEN_HELP}") from None
-    try:
-        return _client(address, headers={"Authorization": f"Bearer {token}"})
-    except _RefusedError:
-        raise RequestError(f"--address {address}: the token here is not this cluster's: {_TOKEN_HELP}") from None
-
-
-def _client(address: str, **options: Any) -> JobSubmissionClient:
-    with _answered(address):
-        client = JobSubmissionClient(address, **options)
-        client.list_jobs()  # the version, which is all that the client asks for by itself, is told to anybody
-    return client
-
-
-def find_token() -> str | None:
-    """The token of Ray's clusters, where Ray itself looks for it."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return os.environ["RAY_AUTH_TOKEN"].strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.read_text().strip() or None if path.is_file() else None
-
-
-@contextmanager
-def _answered(address: str) -> Iterator[None]:
-    """Explain in one line what the job server, or the way to it, refuses."""
-    try:
-        yield
-    except AuthenticationError as error:
-        raise _RefusedError(f"--address {address}: the cluster refuses the token from here: {_TOKEN_HELP}") from error
-    except (RuntimeError, ValueError, OSError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise _UnansweredError(
-            f"--address {address}: no Ray dashboard takes jobs there: {why} "
-            "(the address is the head node's, port 8265 unless it was started with another)"
-        ) from error
 
 
 @contextmanager

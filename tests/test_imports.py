@@ -77,7 +77,16 @@ IMPURE = {
     "shutil",
     "io",
 }
-RAY = {"farm.driver", "farm.cluster", "farm.node_wish", "farm.slots", "farm.submit", "farm.metrics", "farm.cargo"}
+RAY = {
+    "farm.driver",
+    "farm.dashboard",
+    "farm.cluster",
+    "farm.node_wish",
+    "farm.slots",
+    "farm.submit",
+    "farm.metrics",
+    "farm.cargo",
+}
 MEASURING = (
     "farm.actor",
     "farm.nursery",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -111,7 +112,7 @@ class FlakyClient:
 @pytest.fixture
 def flaky(monkeypatch: pytest.MonkeyPatch) -> tuple[Jobs, FlakyClient]:
     client = FlakyClient()
-    monkeypatch.setattr("farm.submit._connect", lambda _: client)
+    monkeypatch.setattr("farm.submit.connect", lambda _: client)
     monkeypatch.setattr("farm.submit.POLL_S", 0.0)
     return Jobs("http://head:8265"), client
 
@@ -123,6 +124,47 @@ def test_a_line_that_is_bad_for_a_moment_does_not_end_following(flaky: tuple[Job
     assert lines == ["one", "two"]
     (silence,) = silences
     assert "Failed to connect to Ray" in silence
+
+
+class HalfOpenClient:
+    """A job server whose first connection for a log falls silent; the job ends meanwhile."""
+
+    def __init__(self) -> None:
+        self.tails = 0
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        self.tails += 1
+        yield "one\n"
+        if self.tails == 1:
+            await asyncio.Event().wait()
+        yield "two\n"
+
+    def list_jobs(self) -> list[object]:
+        status = "RUNNING" if self.tails < 2 else "SUCCEEDED"
+        return [JobDetails(type="SUBMISSION", submission_id="job-1", status=status, entrypoint="")]
+
+    def get_job_logs(self, _: str) -> str:
+        return "one\ntwo\nthree\n"
+
+
+def test_a_connection_that_falls_silent_is_made_anew_and_no_line_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = HalfOpenClient()
+    monkeypatch.setattr("farm.submit.connect", lambda _: client)
+    monkeypatch.setattr("farm.submit.POLL_S", 0.0)
+    monkeypatch.setattr("farm.submit.SILENCE_S", 0.05)
+    lines: list[str] = []
+    followed = Jobs("http://head:8265").follow("job-1", lines.append, pytest.fail)
+    assert followed.status == "SUCCEEDED"
+    assert client.tails == 2
+    assert lines == ["one", "two", "three"]
+
+
+def test_stopping_a_job_that_has_ended_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = HalfOpenClient()
+    client.tails = 2
+    monkeypatch.setattr("farm.submit.connect", lambda _: client)
+    with pytest.raises(RequestError, match=r"has ended already \(SUCCEEDED\)"):
+        Jobs("http://head:8265").stop("job-1")
 
 
 def test_a_job_that_is_not_there_is_refused_at_once(flaky: tuple[Jobs, FlakyClient]) -> None:
