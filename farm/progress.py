@@ -14,6 +14,7 @@ from farm.events import (
     CellFailed,
     Event,
     NodeLost,
+    Notice,
     ReplicaBegan,
     ReplicaDone,
     RoundDone,
@@ -54,7 +55,10 @@ class Failed(BaseModel):
 
 
 class Progress(BaseModel):
-    """How a run stands, times in Unix seconds: `done` of `total` cohort replicas, `began_with` of them from earlier."""
+    """How a run stands, times in Unix seconds: `done` of `total` cohort replicas, `began_with` of them from earlier.
+
+    `note` is the newest notice, such as what a run waits for, until something is measured again.
+    """
 
     run: str = ""
     began_unix_s: float = 0.0
@@ -63,6 +67,7 @@ class Progress(BaseModel):
     done: int = 0
     total: int = 0
     stage: str = ""
+    note: str = ""
     running: dict[str, Running] = {}
     failures: list[Failed] = []
     ended: bool = False
@@ -75,7 +80,10 @@ class Progress(BaseModel):
                 self.run, self.began_unix_s = event.run, now_unix_s
                 self.began_with = self.done = event.done
                 self.total = event.total
+            case Notice():
+                self.note = event.message + (f" ({event.remedy})" if event.remedy else "")
             case ReplicaBegan():
+                self.note = ""
                 self._begin(event, now_unix_s)
             case ReplicaDone():
                 self.running.pop(_key(event.cohort.cohort, event.replica), None)
@@ -90,7 +98,7 @@ class Progress(BaseModel):
             case Step():
                 self.stage = event.stage
             case RoundDone():
-                self.stage = ""
+                self.stage = self.note = ""
 
     def left_s(self) -> float | None:
         """Seconds that the rest takes at the pace so far in this session; None before a replica is done."""

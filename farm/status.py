@@ -49,7 +49,7 @@ def of_job_log(log: str, now_unix_s: float) -> list[Line]:
         else:
             progress.take(told.event, told.at_unix_s)
     if not progress.run:
-        return [("stage", progress.stage or "starting")]
+        return [("stage", progress.stage or "starting"), *_note(progress)]
     lines = [("run", progress.run), ("done", f"{progress.done} of {progress.total} cohort replicas")]
     if ended is None:
         lines += _going_on(progress, now_unix_s)
@@ -88,11 +88,16 @@ def _going_on(progress: Progress, now_unix_s: float) -> list[Line]:
     ]
     if progress.stage:
         lines.append(("stage", progress.stage))
+    lines += _note(progress)
     left_s = progress.left_s()
     if left_s is not None:
         lines.append(("left", f"about {_duration(max(0.0, left_s - silent_s))} at the pace so far"))
     warning = ": its driver may be gone; the same command continues the run" if silent_s > SILENT_S else ""
     return [*lines, ("heard", f"{_duration(silent_s)} ago{warning}")]
+
+
+def _note(progress: Progress) -> list[Line]:
+    return [("note", progress.note)] if progress.note else []
 
 
 def _failures(store: Store, run: str) -> list[Line]:

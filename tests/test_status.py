@@ -153,6 +153,17 @@ def test_a_jobs_log_tells_how_its_run_stands() -> None:
     assert not [text for about, text in ended if about == "running"]
 
 
+def test_what_a_job_waits_for_is_told_until_it_measures() -> None:
+    waits = as_line(Notice("no node is up", "waiting for one to join"), BEGAN_S)
+    starting = of_job_log(waits, BEGAN_S + 1)
+    assert ("note", "no node is up (waiting for one to join)") in starting
+    began = as_line(RunBegan(RUN, False, 0, 4, (COHORT,)), BEGAN_S)
+    assert "note" in dict(of_job_log(f"{began}\n{waits}", BEGAN_S + 1))
+    for measuring in (ReplicaBegan(COHORT, 0, 1, SLOT), RoundDone(COHORT, 0, 3, {}, 12.5)):
+        log = "\n".join((began, waits, as_line(measuring, BEGAN_S)))
+        assert "note" not in dict(of_job_log(log, BEGAN_S + 1))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "results")
