@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Union
 
 from farm import publication
+from farm.addresses import named_place
 from farm.errors import ResultsError
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ class Folder(Protocol[P]):
 def open_folder(root: str | Place) -> Folder[Any]:
     """The folder that a user named: `scheme://` is a file system of fsspec's, anything else a local path.
 
-    Raises RequestError for a file system that is not installed or not known.
+    Raises RequestError where there can be no results, as `named_place` does.
     """
-    text = str(root)
-    if "://" in text and not text.startswith("file://"):
+    place = named_place(str(root))
+    if "://" in place:
         from farm.objects import ObjectFolder
 
-        return ObjectFolder(text)
-    return LocalFolder(Path(text.removeprefix("file://")))
+        return ObjectFolder(place)
+    return LocalFolder(Path(place))
 
 
 def is_hidden(name: str) -> bool:

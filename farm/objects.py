@@ -21,15 +21,12 @@ from fsspec.exceptions import FSTimeoutError
 from fsspec.spec import AbstractFileSystem
 from upath import UPath
 
-from farm.addresses import require_no_credentials
+from farm.addresses import EXTRAS
 from farm.errors import RequestError, ResultsError
 from farm.folders import Entry, is_hidden
 
 READERS = 16
 """Requests at once: a bucket answers each within tens of milliseconds, and takes thousands a second."""
-
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""File systems that come with an extra of the farm's own; others are installed as their documentation says."""
 
 ANSWER_S = 60.0
 """How long one request may take, its retries included. Clients limit connecting and reading, but not every wait: s3fs
@@ -176,10 +173,8 @@ def _message(place: UPath, done: str, error: Exception, remedy: str) -> str:
 
 
 def _open(address: str) -> UPath:
+    """A place that `named_place` let through."""
     scheme = address.partition("://")[0]
-    require_no_credentials(address)
-    if "::" in address:
-        raise RequestError(f"{address}: results cannot be kept behind one file system in another; name one of them")
     # Listings change while others write: a remembered one would miss their parts.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if EXTRAS.get(scheme) == "s3":
@@ -188,12 +183,9 @@ def _open(address: str) -> UPath:
     try:
         root = UPath(address, **settled)
         root.fs  # noqa: B018 - the file system is made when it is first asked for
-    except ImportError as error:
-        extra = EXTRAS.get(scheme)
-        install = f"pip install 'inference-farm[{extra}]'" if extra else str(error)
-        raise RequestError(f"{address}: this file system is not installed: {install}") from error
-    except ValueError as error:
-        raise RequestError(f"{address}: {str(error).splitlines()[0]}. Known: a folder, s3://, gs://, ...") from error
+    except Exception as error:  # each file system has exceptions of its own, and no common ancestor of them
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RequestError(f"{address}: cannot be opened ({why}). Known: a folder, s3://, gs://, ...") from error
     return root
 
 

@@ -162,7 +162,11 @@ def test_opening_a_bucket_leaves_no_trace_in_it(bucket: Any) -> None:
     assert bucket.find(BUCKET) == []
 
 
-def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measured() -> None:
+def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("farm.addresses.LOST_WITH_THE_PROCESS", frozenset())
+
     class Forgetful(MemoryFileSystem):
         def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
             super().pipe_file(path, value)
@@ -177,7 +181,10 @@ def test_a_store_that_ignores_the_condition_is_refused_before_anything_is_measur
     Store("memory://results")
 
 
-def test_a_store_that_looks_first_and_then_writes_is_refused_before_anything_is_measured() -> None:
+def test_a_store_that_looks_first_and_then_writes_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("farm.addresses.LOST_WITH_THE_PROCESS", frozenset())
     rivals = threading.Barrier(2)
 
     class Looking(MemoryFileSystem):
@@ -214,6 +221,7 @@ def test_a_store_that_looks_first_and_then_writes_is_refused_before_anything_is_
         ("s3://no-such-bucket/results", "does not exist"),
         ("s3://farm:secret@bucket/results", "credentials do not belong"),
         ("nonsense://bucket/results", "nonsense"),
+        ("github://owner/repository", "cannot be opened"),
     ],
 )
 @pytest.mark.usefixtures("bucket")

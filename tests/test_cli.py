@@ -258,6 +258,33 @@ def test_credentials_in_the_address_of_results_are_refused_before_a_cluster_hear
     assert "credentials do not belong" in said and "HIDDEN" not in said
 
 
+@pytest.mark.parametrize("results", ["s33://bucket/x", "s3:/bucket/x", "memory://x"])
+def test_a_mistyped_address_of_results_is_refused_before_a_cluster_hears_of_it(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, results: str
+) -> None:
+    monkeypatch.setattr("farm.submit.Jobs", _refuse_to_connect)
+    assert results in _refusal(capsys, "submit", str(place.suite(methods=list(SUITE))), "--results", results)
+
+
+def test_a_job_whose_results_go_to_a_file_address_has_them_come_home(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    class Sending:
+        def __init__(self, _: str) -> None: ...
+
+        def submit(self, _: object, results: str, *__: object) -> str:
+            sent.append(results)
+            return "farm-1"
+
+    monkeypatch.setattr("farm.submit.Jobs", Sending)
+    home = place.root / "at home"
+    assert run_app(["submit", str(place.suite(methods=list(SUITE))), "--detach", "--results", f"file://{home}"]) == 0
+    assert sent == [""]  # they come home, rather than to that path of the head node
+    assert home.is_dir()
+
+
 def _refuse_to_connect(address: str) -> None:
     raise AssertionError(f"{address} was asked")
 

@@ -88,6 +88,7 @@ def test_another_farm_at_work_is_seen_as_long_as_it_lives(tmp_path: Path) -> Non
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("farm.addresses.LOST_WITH_THE_PROCESS", frozenset())
     yield Store("memory://results")
     MemoryFileSystem.store.clear()
 

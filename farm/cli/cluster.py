@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from farm.addresses import require_no_credentials
+from farm.addresses import named_place
 from farm.cli.commands import (
     DeviceOption,
     EffortOption,
@@ -73,18 +73,18 @@ def submit(
 
     if (attach is not None) + (stop is not None) + listing > 1:
         raise RequestError("--attach, --stop and --list: give one of them")
+    results = named_place(results)  # before a cluster hears of credentials in it
     if listing or stop is not None or attach is not None:
         jobs = Jobs(address)
         if listing:
             return _list(jobs)
         return _stop(jobs, str(stop)) if attach is None else _follow(jobs, attach, results, quiet)
     wanted = suite_from_flags(suite, model, methods, lengths, threads, device, effort, settings)
-    if "://" in results:
-        require_no_credentials(results)  # before they reach the cluster
-    else:
+    bucket = results if "://" in results else ""
+    if not bucket:
         open_folder(results).require_writable()  # or they could not come home after all that was measured
     jobs = Jobs(address)
-    job = jobs.submit(wanted, results if "://" in results else "", fresh, own_command())
+    job = jobs.submit(wanted, bucket, fresh, own_command())
     error_console().print(f"job {job}; to follow it again: farm submit --attach {job} --address {address}")
     return DONE if detach else _follow(jobs, job, results, quiet)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farm.addresses import named_place
 from farm.cli.commands import ResultsArgument, app
 from farm.cli.exit_codes import DONE
 from farm.cli.output import READING_WIDTH, make_console, require_elsewhere, write
@@ -60,7 +61,7 @@ def compare(
     if pin is not None:
         if new is not None or baseline is not None:
             raise RequestError("--pin FILE pins one run and compares nothing: name that run alone")
-        require_elsewhere(pin, "--pin", results, *([old] if old and Path(old).is_dir() else []))
+        require_elsewhere(pin, "--pin", results, *filter(None, [_place(old)]))
         side = _side(old, results)
         pin_side(side, pin)
         write(f"pinned run {side.run} as {pin}: commit it, and compare with `farm compare --baseline {pin}`")
@@ -88,9 +89,17 @@ def _side(named: str | None, results: str) -> Side:
     from farm.results import Results
     from farm.sides import side_of_run
 
-    is_folder = named is not None and ("://" in named or Path(named).is_dir())
-    found = Results(str(named)) if is_folder else Results(results, named)
+    place = _place(named)
+    found = Results(results, named) if place is None else Results(place)
     return side_of_run(found.store, found.run)
+
+
+def _place(named: str | None) -> str | None:
+    """The folder or bucket that a side names; None for a run's id, or for nothing."""
+    if not named:
+        return None
+    place = named_place(named)
+    return place if "://" in named or Path(place).is_dir() else None
 
 
 @app.command()

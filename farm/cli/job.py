@@ -58,7 +58,10 @@ def deliver(results: str, run: str, at_home: Path) -> None:
 
 
 def _home(results: str) -> str:
-    return results if "://" in results else str(Path(results).expanduser())
+    from farm.addresses import named_place
+
+    place = named_place(results)
+    return place if "://" in place else str(Path(place).expanduser())
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from farm.addresses import named_place
 from farm.errors import RequestError, ResultsError
 
 PIPE_WIDTH = 160
@@ -59,7 +60,7 @@ def write_to(output: Path | None, content: str | bytes, results: str) -> None:
 
 def require_elsewhere(output: Path, flag: str, *results: str) -> None:
     """Raise RequestError for a file among results: no answer may replace those."""
-    for folder in results:
+    for folder in map(named_place, results):
         if "://" not in folder and output.resolve().is_relative_to(Path(folder).resolve()):
             raise RequestError(
                 f"{flag} {output}: is among the results, which are never replaced; name a file elsewhere"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from farm.addresses import named_place
 from farm.events import Listener
 
 
@@ -16,7 +17,7 @@ def watched(screen: Listener, results: str, metrics: bool) -> Iterator[Listener]
     from farm.logbook import UPLOAD_EVERY_S
     from farm.progress import WRITE_EVERY_S, ProgressFile
 
-    beside_turns = "://" in results and not metrics
+    beside_turns = "://" in named_place(results) and not metrics
     every_s = UPLOAD_EVERY_S if beside_turns else WRITE_EVERY_S
     kept = ProgressFile(results, aside=metrics or beside_turns, every_s=every_s)
     listeners: list[Listener] = [screen, kept]
