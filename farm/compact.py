@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from farm import speedups
+from farm.addresses import named_place
 from farm.errors import RequestError, ResultsError
 from farm.events import Listener, Step
 from farm.folders import Place, open_folder
@@ -38,10 +40,12 @@ class Compacted:
 def compact(source: str | Place, destination: str | Place, listener: Listener) -> Compacted:
     """Write every finished and unfinished run of `source` into few parts at `destination`, and verify them.
 
-    Damaged parts of the source are left out and named. Raises RequestError where there are no results, or where the
-    destination holds some already; ResultsError where it cannot be written or does not read back as it was written.
+    Damaged parts of the source are left out and named. Raises RequestError where there are no results, where the
+    destination holds some already, or where one is inside the other; ResultsError where it cannot be written or does
+    not read back as it was written.
     """
     reader = Store(source, read_only=True)
+    _require_apart(source, destination)
     _require_nothing_there(destination)
     writer = Store(destination)
     runs = sorted(reader.measured_runs())
@@ -60,6 +64,21 @@ def compact(source: str | Place, destination: str | Place, listener: Listener) -
         writer.write_run(record)
     left_out = [each for run in runs for each in reader.damaged(run)] + reader.unreadable_runs()
     return Compacted(len(runs), replicas, parts, rows, tuple(f"{each.path}: {each.why}" for each in left_out))
+
+
+def _require_apart(source: str | Place, destination: str | Place) -> None:
+    """Refuse one place within the other: what is written would be read as part of what was there, or lie about."""
+    steps = [_steps(source), _steps(destination)]
+    outer, inner = sorted(steps, key=len)
+    if outer != inner and inner[: len(outer)] == outer:
+        where = "inside" if inner == steps[1] else "around"
+        raise RequestError(f"{destination} is {where} {source}; compact into an empty place of its own")
+
+
+def _steps(place: str | Place) -> tuple[str, ...]:
+    """The names on the way to a place, from its root or bucket."""
+    named = named_place(str(place))
+    return PurePosixPath(named).parts if "://" in named else Path(named).resolve().parts
 
 
 def _require_nothing_there(destination: str | Place) -> None:

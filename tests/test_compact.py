@@ -119,3 +119,16 @@ def test_a_part_that_does_not_read_back_is_an_error(
 def test_results_that_are_there_are_never_mixed_with_others(source: Store) -> None:
     with pytest.raises(RequestError, match="holds results already"):
         compact(source.root, source.root, Silent())
+
+
+@pytest.mark.parametrize("inside", ["few", "measurements", "measurements/few"])
+def test_a_destination_inside_the_source_is_refused(source: Store, tmp_path: Path, inside: str) -> None:
+    before = _snapshot(tmp_path / "source")
+    with pytest.raises(RequestError, match="is inside"):
+        compact(source.root, f"file://{tmp_path}/other/../source/{inside}", Silent())
+    assert _snapshot(tmp_path / "source") == before
+
+
+def test_a_destination_around_the_source_is_refused(source: Store, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="is around"):
+        compact(source.root, tmp_path, Silent())
