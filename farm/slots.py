@@ -20,6 +20,7 @@ from farm.grounds import NodeBusyError
 from farm.guardian import Guardian
 from farm.hardware import classify
 from farm.machine import describe_machine
+from farm.reachable import require_listening
 from farm.records import Device, Gpu, Machine, Slot
 from farm.side_by_side import AT_ONCE
 from tasks.native_output import STDERR, native_output
@@ -79,11 +80,12 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    require_listening(address)
     with ExitStack() as ends:
         said: Callable[[], list[str]] = list
         guardian = ends.enter_context(closing(Guardian())) if address is None else None
         try:
-            # What Ray's own code says there is nothing to users; a refused connection is repeated for half a minute.
+            # What Ray's own code says there is nothing to users, who would read it for as long as it tries.
             with native_output(STDERR) as said:
                 if guardian is None:
                     ray.init(address=address, **quiet)

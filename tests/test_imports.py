@@ -80,6 +80,7 @@ IMPURE = {
 RAY = {
     "farm.driver",
     "farm.dashboard",
+    "farm.reachable",
     "farm.cluster",
     "farm.node_wish",
     "farm.slots",
