@@ -11,8 +11,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
+from rich.text import Text
 
 from farm import slots
 from farm.cargo import Cargo
@@ -127,8 +128,7 @@ class RayCluster:
             except RayError as error:
                 # If the node is gone, it is that which must be known, and whoever sees it will cancel this.
                 await _wait_for_answer(slot.node_id)
-                reason = f"the cohort's process was lost: {_first_words(error)}"
-                raise NodeFaultError(Failure("failed", reason)) from error
+                raise NodeFaultError(Failure("failed", _explained(error))) from error
             yield log
         finally:
             await self._end(cohort, slot)
@@ -287,10 +287,17 @@ def _classes(nodes: Mapping[str, Sequence[Slot]]) -> set[str]:
     return {slot.hardware_class for slots_of_node in nodes.values() for slot in slots_of_node}
 
 
-def _first_words(error: RayError) -> str:
-    """Ray's first line; of an actor that could not even begin, the last one, which says why."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if "creation task" in lines[0] else lines[0]
+def _explained(error: RayError) -> str:
+    """What the cohort's process raised; else what Ray says of its end: the first line, or of one that could not even
+    begin the last, which says why."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        said = str(cause) if isinstance(cause, FarmError) else f"{type(cause).__name__}: {cause}"
+        return f"the cohort's process could not go on: {said.splitlines()[0]}"
+    lines = [line.strip() for line in Text.from_ansi(str(error)).plain.splitlines() if line.strip()]
+    if not lines:
+        return f"the cohort's process was lost: {type(error).__name__}"
+    return f"the cohort's process was lost: {lines[-1] if 'creation task' in lines[0] else lines[0]}"
 
 
 async def _wait_for_answer(node_id: str) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
 
 from farm import slots, speedups
 from farm.bench import check_calibration, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
-from farm.errors import FarmError, RequestError, ResultsError, after_measuring
+from farm.errors import FarmError, RequestError, ResultsError
 from farm.events import Listener, Notice, RunBegan, Silent, StepReporter
 from farm.folders import Place
 from farm.hardware import takes_every_class
@@ -78,10 +83,9 @@ def run_suite(
             bench.listener = book
             _tell(plan, opened, book)
             set_damaged_aside(store, opened.record.run, book)
-            run_to_end(_measure(store, bench, plan, opened, cluster, shared=shared, backwards=bool(book.others)))
-    with after_measuring():
-        table = speedups.rebuild(store, opened.record.run)
-        _finish(store, opened)
+            table = run_to_end(
+                _measure(store, bench, plan, opened, cluster, shared=shared, backwards=bool(book.others))
+            )
     failed = sum(status in ("failed", "invalid") for status in table["status"].to_pylist())
     return Outcome(opened.record.run, store.root, failed)
 
@@ -119,8 +123,8 @@ def _tell_left_out(plan: Plan, listener: Listener) -> None:
 
 async def _measure(
     store: Store, bench: Bench, plan: Plan, opened: OpenRun, cluster: RayCluster, *, shared: bool, backwards: bool
-) -> None:
-    """Let a crew measure what is not published yet."""
+) -> pa.Table:
+    """Let a crew measure what is not published yet; the speedups of the finished run."""
     record = opened.record
     identity = RunIdentity(
         *(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment),
@@ -138,8 +142,11 @@ async def _measure(
     )
     try:
         await crew.work()
-    finally:
-        planner.note(schedule.unfinished_classes())
+    except BaseException:
+        await asyncio.to_thread(planner.note, schedule.unfinished_classes())
+        raise
+    await ledger.insist(partial(planner.write_down, schedule.unfinished_classes()))
+    return await ledger.insist(partial(_conclude, store, opened))
 
 
 class _LatePlanner:
@@ -152,6 +159,7 @@ class _LatePlanner:
         self._plan = plan
         self._bench = bench
         self._cluster = cluster
+        self._writer = ThreadPoolExecutor(1)  # one after the other: the last word counts
         self._met = self.known = {cohort.hardware_class for cohort in plan.cohorts}
 
     def plan_for(self, found: Sequence[Slot]) -> Sequence[Cohort]:
@@ -169,13 +177,21 @@ class _LatePlanner:
         _tell_left_out(plan, self._bench.listener)
         self._bench.plan_for(plan.cohorts)
         self.known = self.known | {new}
-        self.note(self.known)
+        # In a thread: a store that stalls must not stop the other nodes' rounds.
+        self._writer.submit(self._store.note_classes, self._record.run, self.known, self.known)
         return plan.cohorts
 
     def note(self, unfinished: set[str]) -> None:
-        """Write down which classes belong to the run, and that all is measured but of those that are `unfinished`."""
-        with suppress(ResultsError):  # results cannot be written: whoever publishes the next replica says so
-            self._store.note_classes(self._record.run, self.known, unfinished)
+        """As `write_down`, where the results may be out of reach: whoever publishes the next replica says so."""
+        with suppress(ResultsError):
+            self.write_down(unfinished)
+
+    def write_down(self, unfinished: set[str]) -> None:
+        """Write down which classes belong to the run, and that all is measured but of those that are `unfinished`.
+
+        Raises ResultsError.
+        """
+        self._writer.submit(self._store.note_classes, self._record.run, self.known, unfinished).result()
 
 
 def _missing_classes(record: RunRecord, here: Iterable[str] = ()) -> list[str]:
@@ -183,8 +199,21 @@ def _missing_classes(record: RunRecord, here: Iterable[str] = ()) -> list[str]:
     return sorted(set(record.hardware_classes) - set(record.measured_classes) - set(here))
 
 
+def _conclude(store: Store, opened: OpenRun) -> pa.Table:
+    """Derive the speedups and mark the run finished. Raises FarmError where something is missing."""
+    table = speedups.rebuild(store, opened.record.run)
+    _finish(store, opened)
+    return table
+
+
 def _finish(store: Store, opened: OpenRun) -> None:
-    """Mark the run finished. Raises FarmError where a class is missing: then it is not, and can be continued."""
+    """Mark the run finished. Raises FarmError where a class is missing or what was published is damaged by now: then
+    it is not finished, and can be continued."""
+    damaged = [each.path.name for each in store.damaged(opened.record.run)]
+    if damaged:
+        raise FarmError(
+            f"damaged since they were written: {', '.join(damaged)}. Give the same command again: it measures them anew"
+        )
     missing = _missing_classes(store.run(opened.record.run))
     if missing:
         raise FarmError(

@@ -66,7 +66,7 @@ class StoreLedger:
 
     async def adopt(self, job: Job, schedule: Schedule) -> bool:
         """Whether another farm published this replica meanwhile; then it is finished."""
-        if not await self._insist(partial(self._store.has_replica, self._identity.run, *job.key)):
+        if not await self.insist(partial(self._store.has_replica, self._identity.run, *job.key)):
             return False
         await self._read_again(job.cohort)
         self._finish(job, schedule)
@@ -121,7 +121,7 @@ class StoreLedger:
         async with self._recalling:
             places = self._earlier.get(cohort.cohort)
             if places:
-                table = await self._insist(partial(speedups.read_parts, self._store, places, cohort.cohort))
+                table = await self.insist(partial(speedups.read_parts, self._store, places, cohort.cohort))
                 self._measured[cohort.cohort].insert(0, table)
                 del self._earlier[cohort.cohort]
 
@@ -129,14 +129,14 @@ class StoreLedger:
         """Another farm is at work on this cohort, too: only the store knows all of it."""
         published = (self._store, self._identity.run, cohort.cohort)
         async with self._recalling:
-            self._measured[cohort.cohort] = [await self._insist(partial(speedups.read_for_speedups, *published))]
+            self._measured[cohort.cohort] = [await self.insist(partial(speedups.read_for_speedups, *published))]
             self._earlier.pop(cohort.cohort, None)
 
     async def _write(self, job: Job, rows: Sequence[dict[str, Any]]) -> bool:
         """Whether this farm published it, rather than another one before."""
         put = partial(self._store.publish_replica, self._identity.run, *job.key, rows)
         try:
-            return await self._insist(put)
+            return await self.insist(put)
         except asyncio.CancelledError:
             # The run ends, or the node it was measured on went.
             kept = await asyncio.to_thread(self._put_or_keep, job, rows)
@@ -147,7 +147,7 @@ class StoreLedger:
             self._gave_up = True
             raise FarmError(f"{error}\n{self._keep(job, rows)}") from error
 
-    async def _insist(self, ask: Callable[[], T]) -> T:
+    async def insist(self, ask: Callable[[], T]) -> T:
         """What the store answers, asked again while it refuses. Raises FarmError when patience is at its end."""
         clock = asyncio.get_running_loop().time
         began = clock()

@@ -6,12 +6,14 @@ import asyncio
 import signal
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def run_to_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run it in a loop of its own, in a thread beside the loop that this one has.
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """What it returns. Run in a loop of its own; where this thread has a running one, in a thread beside it.
 
     A polite request to end (from `timeout`, a batch system, a shutdown) is treated like Ctrl-C: the work is cancelled,
     and when it has tidied up, KeyboardInterrupt is raised.
@@ -20,40 +22,36 @@ def run_to_end(work: Coroutine[Any, Any, None]) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         try:
-            asyncio.run(_until_terminated(work))
+            return asyncio.run(_until_terminated(work))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
-    else:
-        _run_beside(work)
+    return _run_beside(work)
 
 
-async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
+async def _until_terminated(work: Coroutine[Any, Any, T]) -> T:
     running = asyncio.current_task()
     if running is not None and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    await work
+    return await work
 
 
-def _run_beside(work: Coroutine[Any, Any, None]) -> None:
+def _run_beside(work: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.new_event_loop()
     task = loop.create_task(work)
-    ended: Future[None] = Future()
+    ended: Future[T] = Future()
 
     def live() -> None:
         try:
-            loop.run_until_complete(task)
-            ended.set_result(None)
+            ended.set_result(loop.run_until_complete(task))
         except BaseException as error:
             ended.set_exception(error)
         finally:
             loop.close()
 
-    thread = threading.Thread(target=live, name="farm")
-    thread.start()
     try:
-        ended.result()
+        threading.Thread(target=live, name="farm").start()
+        return ended.result()
     except KeyboardInterrupt:  # in the notebook, whose thread waits here
         loop.call_soon_threadsafe(task.cancel)
+        wait([ended])
         raise
-    finally:
-        thread.join()

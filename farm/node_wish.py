@@ -5,8 +5,9 @@ Groups, because they end with this process and add to what others ask for; `requ
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -20,6 +21,11 @@ NODE_ID_LABEL = "ray.io/node-id"
 
 MOST_IN_VAIN = 3
 """After so many nodes of a kind that came and were no help, no more are asked for: they are paid for."""
+
+
+TOGETHER_S = 30.0
+"""An autoscaler decides every few seconds; machines that it starts for a group take minutes, and join also when the
+group is withdrawn meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +67,48 @@ def nodes_wanted(
     return wanted
 
 
-class NodeWish:
-    """What the cluster is asked for at the moment: a group for each kind of node, with a bundle for each node."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A group with a bundle for each node, for how many nodes it was wanted, and since when."""
 
-    def __init__(self) -> None:
-        self._groups: dict[NodeKind, PlacementGroup] = {}
+    group: PlacementGroup
+    wanted: int
+    since_s: float
+
+
+class NodeWish:
+    """What the cluster is asked for at the moment: a group for each kind of node.
+
+    An autoscaler gives all nodes of a group or none. Where so many do not come (a limit of the cluster's, or a cloud
+    that is short of them), one after the other is asked for.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._asked: dict[NodeKind, _Asked] = {}
         self._in_vain: Counter[NodeKind] = Counter()
+        self._clock = clock
 
     def ask(self, wanted: Mapping[NodeKind, int], up: Collection[str]) -> Iterator[str]:
         """Ask for so many nodes of each kind that are none of those `up`, and for nothing else any more.
 
         Yields what to tell: kinds that are asked for no more, as they came in vain.
         """
-        for kind, group in list(self._groups.items()):
-            placed = placement_group_table(group).get("state") == "CREATED"
-            if placed or wanted.get(kind, 0) != group.bundle_count:
-                remove_placement_group(group)
-                del self._groups[kind]
-            if placed and wanted.get(kind, 0) >= group.bundle_count:
+        now_s = self._clock()
+        for kind, asked in list(self._asked.items()):
+            placed = placement_group_table(asked.group).get("state") == "CREATED"
+            late = asked.group.bundle_count > 1 and now_s - asked.since_s > TOGETHER_S
+            if placed or late or wanted.get(kind, 0) != asked.wanted:
+                remove_placement_group(asked.group)
+                del self._asked[kind]
+            if late and not placed and wanted.get(kind, 0) == asked.wanted:
+                self._asked[kind] = _Asked(_group(kind, 1, up), asked.wanted, now_s)
+            if placed and wanted.get(kind, 0) >= asked.wanted:
                 self._in_vain[kind] += 1
                 if self._in_vain[kind] == MOST_IN_VAIN:
                     yield f"{MOST_IN_VAIN} times a {kind} came on which this run can measure nothing"
         for kind, count in wanted.items():
-            if count > 0 and kind not in self._groups and self._in_vain[kind] < MOST_IN_VAIN:
-                self._groups[kind] = _group(kind, count, up)
+            if count > 0 and kind not in self._asked and self._in_vain[kind] < MOST_IN_VAIN:
+                self._asked[kind] = _Asked(_group(kind, count, up), count, now_s)
 
 
 def _group(kind: NodeKind, count: int, up: Collection[str]) -> PlacementGroup:

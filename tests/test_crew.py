@@ -111,6 +111,14 @@ def test_a_lost_class_is_waited_for_and_then_given_up() -> None:
     assert told.count("no node of class plain is up") == 1
 
 
+def test_a_lost_class_is_given_up_though_others_hold_a_node_that_has_no_work_left() -> None:
+    both = plan_of(suite_of(lengths=[64, 128, 256, 512], hardware="all"), slots=(SLOT, OTHER)).cohorts
+    nodes = simulated_nodes(1, OTHER, fails_s=5.0) | simulated_nodes(2, SLOT)
+    nodes["plain-0"].busy_until_s = float("inf")
+    with pytest.raises(FarmError, match="no node of class other is up"):
+        Simulation(Schedule(both, 1), nodes, patience_s=100.0).run()
+
+
 def test_a_node_that_comes_back_in_time_finishes_the_run() -> None:
     nodes = simulated_nodes(1, SLOT, fails_s=15.0)
     nodes["again"] = SimulatedNode([replace(SLOT, node_id="again")], joins_s=90.0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from made_up import MACHINE, MODEL, SLOT, plan_of, suite_of
+from measured import measured_row
 from simulated_cluster import Told
 
 from farm.driver import _finish, _LatePlanner
@@ -76,7 +77,7 @@ def test_what_of_a_late_class_is_left_out_is_told(tmp_path: Path) -> None:
     planner, told = _planner(Store(tmp_path), _open(Store(tmp_path), plan), plan)
     cohorts = planner.plan_for([replace(RED, cores=(0,))])
     assert {cohort.workload.threads for cohort in cohorts} == {1}
-    assert told.events == [Notice("4 threads on red is left out", "it has 1 cores")]
+    assert told.events == [Notice("4 threads on red is left out", "it has 1 core")]
 
 
 def test_any_hardware_goes_on_where_an_unfinished_run_began_whatever_has_most_slots_now(tmp_path: Path) -> None:
@@ -88,3 +89,17 @@ def test_any_hardware_goes_on_where_an_unfinished_run_began_whatever_has_most_sl
     assert of_unfinished(store, suite_of(hardware="any", lengths=[16]), MODEL, now, ENVIRONMENT) == now
     store.finish_run(begun.record.run)
     assert of_unfinished(store, suite, MODEL, now, ENVIRONMENT) == now
+
+
+def test_a_run_of_which_a_part_was_damaged_meanwhile_is_not_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    opened = _session(store, [SLOT], [], unfinished=[])
+    store.publish_replica(opened.record.run, "c", 0, [measured_row("c", 0, "pytorch", 9.0, run=opened.record.run)])
+    assert not store.damaged(opened.record.run)
+    (part,) = (tmp_path / "measurements" / opened.record.run).glob("*.parquet")
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    part.write_bytes(content)
+    with pytest.raises(FarmError, match=r"damaged since they were written: c-0.parquet. Give the same command again"):
+        _finish(store, opened)
+    assert store.run(opened.record.run).finished_unix_ns is None

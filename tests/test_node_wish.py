@@ -11,7 +11,7 @@ import pytest
 from made_up import GPU_SLOT, SLOT, suite_of
 
 from farm import node_wish
-from farm.node_wish import MOST_IN_VAIN, NodeKind, NodeWish, nodes_wanted, usual_kind
+from farm.node_wish import MOST_IN_VAIN, TOGETHER_S, NodeKind, NodeWish, nodes_wanted, usual_kind
 from farm.schedule import Kind
 
 LABELS = {"red": ("hardware", "red")}
@@ -84,3 +84,21 @@ def test_nodes_that_come_and_are_no_help_are_not_asked_for_for_ever(monkeypatch)
     told = [list(wish.ask({ANY: 1}, [str(number)])) for number in range(MOST_IN_VAIN)]
     assert [len(each) for each in told] == [0] * (MOST_IN_VAIN - 1) + [1]
     assert ray.groups == []
+
+
+def test_where_not_all_come_together_one_after_the_other_is_asked_for(monkeypatch) -> None:
+    now_s = [0.0]
+    ray, wish = _Ray(monkeypatch), NodeWish(lambda: now_s[0])
+    assert not list(wish.ask({RED: 3}, []))
+    now_s[0] = TOGETHER_S
+    assert not list(wish.ask({RED: 3}, []))
+    assert [each.bundle_count for each in ray.groups] == [3]
+    now_s[0] += 1
+    assert not list(wish.ask({RED: 3}, []))
+    assert [each.bundle_count for each in ray.groups] == [1]
+    now_s[0] += 10 * TOGETHER_S
+    assert not list(wish.ask({RED: 3}, []))
+    assert [each.bundle_count for each in ray.groups] == [1]
+    ray.placed = True
+    assert not list(wish.ask({RED: 2}, ["a"]))
+    assert [each.selector for each in ray.groups] == [[{"hardware": "red", "ray.io/node-id": "!in(a)"}] * 2]

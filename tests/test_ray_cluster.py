@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from made_up import MACHINE, MODEL, suite_of
+from ray.exceptions import RayTaskError
 from simulated_cluster import Told
 
 from farm import cluster as module
@@ -164,3 +165,15 @@ def test_a_plan_on_a_cluster_shows_nodes_classes_and_labels_and_so_does_its_refu
     with pytest.raises(RequestError, match="no node is of class 'red'") as refused:
         preview(suite_of(hardware="red"), "auto")
     assert str(refused.value).splitlines()[1:] == there
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (RequestError("unknown method 'acme-fast'"), "could not go on: unknown method 'acme-fast'"),
+        (PermissionError(13, "Permission denied"), "could not go on: PermissionError: [Errno 13] Permission denied"),
+    ],
+)
+def test_what_a_cohorts_process_raises_is_what_its_rows_say(cause: Exception, said: str) -> None:
+    error = RayTaskError("CohortProcess.prepare", "\x1b[36mray::CohortProcess\x1b[39m\nTraceback ...", cause)
+    assert module._explained(error) == f"the cohort's process {said}"
