@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from farm.budget import Budget
 from farm.errors import MethodUnsupportedError
 from farm.events import Listener, StepReporter
+from farm.judging import MOST_PADDED, Evaluation
 from farm.plan import check_support, resolve_devices
 from farm.quality import SAMPLE_TEXTS
 from farm.records import Machine, ModelInfo
-from farm.replica import Bench, Evaluation
+from farm.replica import Bench
 from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
@@ -92,10 +94,8 @@ def _evaluation(suite: Suite, model: ModelInfo, dataset: EvaluationSet) -> Evalu
     things apart: others are judged on its texts by agreement alone."""
     shortest = min(suite.lengths)
     encoded = encode_sentences(model, dataset.texts, shortest)
-    sample = fixed_sample(len(dataset.texts), SAMPLE_TEXTS)
-    few = {name: array[sample] for name, array in encoded.items()}
-    padded = {length: pad_further(model, few, length) for length in suite.lengths if length > shortest}
+    sample, many = (fixed_sample(len(dataset.texts), most) for most in (SAMPLE_TEXTS, MOST_PADDED))
     labelled = dataset.name != DEMO_DATASET or len(model.labels) == len(DEMO_LABELS)
     labels = np.asarray(dataset.labels) if labelled else None
     limit = suite.accuracy.max_drop_points if suite.accuracy else None
-    return Evaluation(encoded, dataset.sha256, labels, limit, sample, padded)
+    return Evaluation(encoded, dataset.sha256, labels, limit, sample, many, partial(pad_further, model))

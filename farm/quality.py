@@ -24,10 +24,8 @@ DISBELIEF = 0.025
 on 256 texts, 97 % itself is 8 disagreements, and an honest method at the limit shows 12 in every tenth sample."""
 
 SAMPLE_TEXTS = 32
-LEAST_LIKENESS = 0.95
-"""A method's artifact for another length must predict what its judged one predicts on this share of texts, of which it
-is given 32 (28 must agree, then). Two artifacts that each agree with the baseline on 97 % agree with one another on
-97 % where they err on the same texts, and on 94 % where they err on different ones."""
+"""An exact method's artifact for another length must give its judged one's logits on so many texts: one that does not
+shows it on the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +73,19 @@ def parity_fault(reference: np.ndarray, other: np.ndarray, exact: bool, whose: s
     return None
 
 
-def agreement_fault(agreeing: int, texts: int, least: float = LEAST_AGREEMENT, who: str = "the baseline") -> str | None:
+def agreement_fault(agreeing: int, texts: int) -> str | None:
     """Why `agreeing` of `texts` predictions disqualify reduced precision, or None: an exact binomial test."""
-    if stats.binom.cdf(agreeing, texts, least) >= DISBELIEF:
+    if stats.binom.cdf(agreeing, texts, LEAST_AGREEMENT) >= DISBELIEF:
         return None
-    return f"predicts what {who} predicts on {agreeing} of {texts} texts, clearly below {least:.0%}"
+    return f"predicts what the baseline predicts on {agreeing} of {texts} texts, clearly below {LEAST_AGREEMENT:.0%}"
 
 
-def likeness_fault(judged: np.ndarray, other: np.ndarray, exact: bool, length: int) -> str | None:
-    """Why an artifact that is not the judged one of its method (that of `length`) cannot share its verdict, or None.
+def likeness_fault(judged: np.ndarray, other: np.ndarray, length: int) -> str | None:
+    """Why an exact method's artifact that is not the judged one (that of `length`) cannot share its verdict, or None.
 
     Both gave logits `[n, labels]` of the same texts, here padded to more tokens.
     """
-    who = f"its artifact for length {length}"
-    fault = parity_fault(judged, other, exact, f"those of {who}")
-    if fault is None and not exact:
-        same = predictions(judged) == predictions(other)
-        fault = agreement_fault(int(same.sum()), len(same), LEAST_LIKENESS, who)
+    fault = parity_fault(judged, other, True, f"those of its artifact for length {length}")
     return fault and f"on the same texts, padded: {fault}"
 
 

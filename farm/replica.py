@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from farm import quality, stats
+from farm import stats
 from farm.blocks import take_blocks
 from farm.budget import Budget
 from farm.events import CellFailed, Listener, RoundDone, Step
+from farm.judging import Evaluation, judge_methods, timed_fault
 from farm.plan import round_order
 from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
-from farm.rows import ReplicaLog, logits_of
+from farm.rows import ReplicaLog
 from farm.side_by_side import side_by_side
 from farm.stopping import Allowance, Effort
 from farm.suite import Suite
@@ -45,27 +45,6 @@ class NodeUnfitError(ReplicaLostError):
 
 class BaselineLostError(ReplicaLostError):
     """The baseline's cell failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Texts that methods are judged on: token arrays `[n, shortest length]` and, where the labels fit, labels `[n]`.
-
-    `padded` has those in the places `sample`, padded further to each longer length of the suite, for artifacts that
-    are not the judged ones.
-    """
-
-    encoded: Arrays
-    sha256: str
-    labels: np.ndarray | None
-    max_drop_points: float | None
-    sample: np.ndarray
-    padded: Mapping[int, Arrays]
-
-    @property
-    def sample_sha256(self) -> str:
-        """Names the sample, as tokenized for the shortest length."""
-        return f"{self.sha256}, {len(self.sample)} of them at length {self.encoded['input_ids'].shape[1]}"
 
 
 @dataclass
@@ -105,7 +84,7 @@ async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """
     with bench.budget.excluded(log.slot.node_id):
         await _prepare(log, cohort, bench)
-        await _evaluate(log, cohort, bench)
+        await judge_methods(log, cohort, bench, partial(_fail, log, bench))
 
 
 async def measure_replica(
@@ -160,64 +139,6 @@ async def _prepare(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     log.artifacts[log.cohort.cells[1].cell] = log.artifacts[log.cohort.baseline.cell]
 
 
-async def _evaluate(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
-    """Judge every method's predictions on the evaluation set at the suite's shortest length, then its own artifact."""
-    evaluation = bench.evaluation
-    if evaluation is None:
-        return
-    cells = [cell for cell in log.cohort.cells if cell.role != "twin" and cell.cell in log.artifacts]
-    answers: dict[str, np.ndarray] = {}
-
-    async def answer(number: int, cell: Cell) -> None:
-        bench.listener.on(Step("evaluate", number, len(cells), cell.name))
-        judged = replace(cell, workload=_judged_workload(bench, cell))
-        logits = await cohort.evaluate.remote(judged, bench.model, evaluation.encoded, evaluation.sha256)
-        if isinstance(logits, Failure):
-            _fail(log, bench, cell, logits)
-        else:
-            answers[cell.cell] = logits
-
-    await side_by_side(cells, answer, log.cohort.workload.device)
-    reference = answers[log.cohort.baseline.cell]
-    for cell, logits in ((cell, answers[cell.cell]) for cell in cells if cell.cell in answers):
-        exact = find_method(cell.method).exact
-        judged = quality.judge(reference, logits, evaluation.labels, exact, evaluation.max_drop_points)
-        log.quality[cell.cell] = judged
-        if judged.fault:
-            _fail(log, bench, cell, Failure("invalid", judged.fault))
-    await _check_likeness(log, cohort, bench, answers)
-    bench.listener.on(Step("evaluate", len(cells), len(cells)))
-    log.quality[log.cohort.cells[1].cell] = log.quality[log.cohort.baseline.cell]
-
-
-async def _check_likeness(log: ReplicaLog, cohort: Any, bench: Bench, answers: Mapping[str, np.ndarray]) -> None:
-    """Hold artifacts of the cohort's length against the judged ones of their methods, where they are not the same."""
-    evaluation, length = bench.evaluation, log.cohort.workload.length
-    if evaluation is None or length not in evaluation.padded:
-        return
-    cells = [cell for cell in log.cohort.cells if cell.cell in answers and cell.cell not in log.failures]
-
-    async def compare(number: int, cell: Cell) -> None:
-        bench.listener.on(Step("evaluate", number, len(cells), _at(cell)))
-        judged = _judged_workload(bench, cell)
-        logits = await cohort.evaluate_unlike.remote(
-            cell, judged, bench.model, evaluation.padded[length], evaluation.sample_sha256
-        )
-        if isinstance(logits, Failure):
-            _fail(log, bench, cell, logits)
-        elif logits is not None:
-            expected, exact = answers[cell.cell][evaluation.sample], find_method(cell.method).exact
-            if fault := quality.likeness_fault(expected, logits, exact, judged.length):
-                _fail(log, bench, cell, Failure("invalid", fault))
-
-    await side_by_side(cells, compare, log.cohort.workload.device)
-
-
-def _judged_workload(bench: Bench, cell: Cell) -> Workload:
-    """The cell's workload at the suite's shortest length, where methods are judged."""
-    return replace(cell.workload, length=min(bench.suite.lengths))
-
-
 async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
     """Start all cells at once, load and warm them up one by one, and check their logits against the baseline's."""
     cells = [cell for cell in log.cohort.cells if cell.cell in log.artifacts and cell.cell not in log.failures]
@@ -238,19 +159,10 @@ async def _load(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
             _fail(log, bench, cell, ready)
             continue
         log.ready[cell.cell] = ready
-        fault = _timed_fault(log, bench, cell)
+        fault = timed_fault(log, bench.evaluation, cell)
         if fault:
             _fail(log, bench, cell, Failure("invalid", fault))
     bench.listener.on(Step("load", len(cells), len(cells)))
-
-
-def _timed_fault(log: ReplicaLog, bench: Bench, cell: Cell) -> str | None:
-    """Why the logits on the timed inputs disqualify the cell; without other texts its predictions count too."""
-    baseline, ready = logits_of(log.ready[log.cohort.baseline.cell]), logits_of(log.ready[cell.cell])
-    exact = find_method(cell.method).exact
-    if bench.evaluation is None:
-        return quality.judge(baseline, ready, None, exact, None).fault
-    return quality.parity_fault(baseline, ready, exact)
 
 
 async def _start_sentinel(log: ReplicaLog, cohort: Any, bench: Bench) -> None:

@@ -16,8 +16,8 @@ from farm.bench import check_calibration, lay_out
 from farm.cli.commands import run_app
 from farm.errors import RequestError
 from farm.events import Silent
+from farm.judging import Evaluation
 from farm.records import Machine
-from farm.replica import Evaluation
 from farm.suite import parse_suite
 from tasks import method as registry
 from tasks.calibration import CalibrationOptions, check_disjoint
@@ -173,13 +173,13 @@ def test_texts_are_not_read_for_a_method_that_cannot_run_nor_for_the_demos_own(m
 
 
 @pytest.mark.usefixtures("place")
-def test_a_sample_of_the_texts_is_padded_to_every_longer_length() -> None:
+def test_texts_are_padded_further_for_artifacts_of_longer_lengths() -> None:
     suite = {"methods": ["control-null"], "lengths": [8, 16, 24], "accuracy": {"dataset": "texts.csv"}}
     evaluation = lay_out(parse_suite(suite), resolve_model("model", SilentProgress()), Silent()).evaluation
     assert evaluation is not None
-    assert sorted(evaluation.padded) == [16, 24]
+    padded = evaluation.padded(evaluation.sample, 24)
     for name, fill in (("input_ids", 0), ("attention_mask", 0)):
-        judged, longer = evaluation.encoded[name][evaluation.sample], evaluation.padded[24][name]
+        judged, longer = evaluation.encoded[name][evaluation.sample], padded[name]
         assert longer.shape == (len(evaluation.sample), 24)
         assert (longer[:, :8] == judged).all()
         assert (longer[:, 8:] == fill).all()

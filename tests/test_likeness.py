@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from made_up import MODEL, SLOT, plan_of, suite_of
 
-from farm import cohort, replica
+from farm import cohort, judging
 from farm.budget import Budget
 from farm.cohort import CohortProcess
 from farm.events import Silent
+from farm.judging import Evaluation
 from farm.records import Cell, Failure, WarmUp, Workload
-from farm.replica import Bench, Evaluation
+from farm.replica import Bench
 from farm.rows import ReplicaLog
 from farm.stopping import EFFORTS
 from farm.suite import Limits
@@ -54,7 +55,7 @@ class Answering:
 
     def _answer(self, cell: Cell, judged: Workload, model: Any, encoded: Arrays, sha256: str) -> Any:
         del model
-        assert sha256 == "texts, 20 of them at length 64"
+        assert sha256 == f"texts, {len(encoded['input_ids'])} of them at length 64"
         self.asked.append((cell.name, cell.workload.length, judged.length, encoded["input_ids"].shape))
         return self._unlike.get(cell.name)
 
@@ -64,14 +65,21 @@ def bench_of(evaluation: Evaluation | None) -> Bench:
     return Bench(SUITE, MODEL, chosen, {}, evaluation, Silent(), Budget(chosen, None))
 
 
+def _pad(texts: Arrays, length: int) -> Arrays:
+    return {"input_ids": np.ones((len(texts["input_ids"]), length), np.int64)}
+
+
 def evaluated(length: int, **unlike: Any) -> tuple[ReplicaLog, Answering]:
     """The log of a cohort of that length after it was evaluated."""
     encoded = {"input_ids": np.ones((TEXTS, 64), np.int64)}
-    padded = {128: {"input_ids": np.ones((len(SAMPLE), 128), np.int64)}}
-    evaluation = Evaluation(encoded, "texts", np.ones(TEXTS, int), None, SAMPLE, padded)
+    evaluation = Evaluation(encoded, "texts", np.ones(TEXTS, int), 0.5, SAMPLE, np.arange(TEXTS), _pad)
     log = log_of(length)
     answering = Answering({name.replace("_", "-"): logits for name, logits in unlike.items()})
-    asyncio.run(replica._evaluate(log, answering, bench_of(evaluation)))
+
+    def fail(cell: Cell, failure: Failure) -> None:
+        log.failures[cell.cell] = failure
+
+    asyncio.run(judging.judge_methods(log, answering, bench_of(evaluation), fail))
     return log, answering
 
 
@@ -88,20 +96,29 @@ def reasons(log: ReplicaLog) -> dict[str, str]:
 
 
 def test_an_artifact_of_another_length_that_answers_something_else_is_invalid() -> None:
-    log, answering = evaluated(128, control_work=SHIFTED[SAMPLE], pytorch_int8_dynamic=TURNED[SAMPLE])
+    log, answering = evaluated(128, control_work=SHIFTED[SAMPLE], pytorch_int8_dynamic=TURNED)
     assert reasons(log) == {
         EXACT: "on the same texts, padded: logits differ from those of its artifact for length 64 by 0.01, more than "
         "0.001",
-        REDUCED: "on the same texts, padded: predicts what its artifact for length 64 predicts on 0 of 20 texts, "
-        "clearly below 95%",
+        REDUCED: "padded to 128 tokens: predicts what the baseline predicts on 0 of 40 texts, clearly below 97%",
     }
-    assert answering.asked == [(name, 128, 64, (20, 128)) for name in ("control-null", EXACT, REDUCED)]
+    asked = {"control-null": 20, EXACT: 20, REDUCED: 40}
+    assert answering.asked == [(name, 128, 64, (texts, 128)) for name, texts in asked.items()]
 
 
-def test_one_that_answers_alike_keeps_the_accuracy_of_the_judged_one() -> None:
-    log, _ = evaluated(128, control_work=LOGITS[SAMPLE], pytorch_int8_dynamic=SHIFTED[SAMPLE])
+def test_an_exact_one_that_answers_alike_keeps_the_accuracy_of_the_judged_one() -> None:
+    log, _ = evaluated(128, control_work=LOGITS[SAMPLE])
     assert reasons(log) == {}
     assert {judged.accuracy for judged in log.quality.values()} == {1.0}
+
+
+def test_one_of_reduced_precision_has_an_accuracy_of_its_own() -> None:
+    wrong = np.arange(TEXTS)[:, None] == 7
+    log, _ = evaluated(128, pytorch_int8_dynamic=np.where(wrong, TURNED, LOGITS))
+    judged = {cell.name: log.quality[cell.cell] for cell in log.cohort.cells}
+    assert judged[EXACT].accuracy == 1.0
+    assert (judged[REDUCED].accuracy, judged[REDUCED].agreement) == (39 / 40, 39 / 40)
+    assert (judged[REDUCED].baseline_right_only, judged[REDUCED].gate) == (1, "fail")
 
 
 def test_at_the_judged_length_nothing_is_asked_twice() -> None:
@@ -146,4 +163,4 @@ def test_without_texts_to_judge_on_the_timed_inputs_decide(turned: int, fault: b
     baseline, cell = log.cohort.baseline, next(each for each in log.cohort.cells if each.name == REDUCED)
     log.ready[baseline.cell] = _ready(*[[0.0, 1.0]] * 4)
     log.ready[cell.cell] = _ready(*[[1.0, 0.0]] * turned, *[[0.0, 0.9]] * (4 - turned))
-    assert (replica._timed_fault(log, bench_of(None), cell) is not None) == fault
+    assert (judging.timed_fault(log, None, cell) is not None) == fault

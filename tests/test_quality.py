@@ -104,19 +104,9 @@ def test_an_exact_method_must_give_the_baselines_logits_for_every_text() -> None
     assert judge(baseline, other, labels=None, exact=False, max_drop_points=None).fault is None
 
 
-def test_an_artifact_for_another_length_must_predict_what_the_judged_one_does_on_28_of_32_texts() -> None:
-    kept = likeness_fault(*_disagreeing(SAMPLE_TEXTS, [0, 1, 2, 3]), exact=False, length=64)
-    lost = likeness_fault(*_disagreeing(SAMPLE_TEXTS, [0, 1, 2, 3, 4]), exact=False, length=64)
-    assert kept is None
-    assert lost == (
-        "on the same texts, padded: predicts what its artifact for length 64 predicts on 27 of 32 texts, clearly "
-        "below 95%"
-    )
-
-
 def test_an_exact_methods_artifact_for_another_length_must_give_the_same_logits() -> None:
-    assert likeness_fault(BASELINE, BASELINE + 0.9 * PARITY_LIMIT, exact=True, length=64) is None
-    assert likeness_fault(BASELINE, BASELINE + 0.5, exact=True, length=64) == (
+    assert likeness_fault(BASELINE, BASELINE + 0.9 * PARITY_LIMIT, length=64) is None
+    assert likeness_fault(BASELINE, BASELINE + 0.5, length=64) == (
         "on the same texts, padded: logits differ from those of its artifact for length 64 by 0.5, more than 0.001"
     )
 
