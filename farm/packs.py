@@ -102,7 +102,8 @@ def pack_lines(rows: Sequence[Row]) -> Iterator[str]:
     number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     yield (
         f"Measured in {number} packs{_members_text(rows, numbers)} at length {', '.join(map(str, split))}: each "
-        "method's speedup is over the baseline of its own pack; the baseline's row pools them (latencies: geometric mean)."
+        "method's speedup is over the baseline of its own pack; "
+        "the baseline's row pools them (geometric means of latencies)."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from farm import disturbances, packs, tables
+from farm.pairing import LEAST_CLEAN_ROUNDS
 from farm.ratios import Row
 from farm.report import charts_found, charts_samples, charts_trade, charts_trust, numbers
 from farm.report.answer import Answer, answer
@@ -195,7 +196,8 @@ def _read(plot: Plot, subject: Subject) -> Plot:
     if not counting:
         return plot
     at = packs.lengths_text(counting, subject.rows)
-    return replace(plot, reading=f"{plot.reading} At length {at} too few did: disturbed ones count.")
+    left = f"At length {at} fewer than {LEAST_CLEAN_ROUNDS} undisturbed rounds remained, so disturbed ones count."
+    return replace(plot, reading=f"{plot.reading} {left}")
 
 
 def _tables(plot: str, subject: Subject) -> tuple[NumberTable, ...]:

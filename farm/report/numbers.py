@@ -137,16 +137,8 @@ def twin_table(subject: Subject) -> NumberTable:
     """The baseline over its own twin at every length."""
     twins = [row for row in packs.in_order(subject.rows) if row.get("role") == "twin" and has_speedup(row)]
     lines = [
-        Line(
-            None,
-            (
-                packs.lengths_text([row], subject.rows),
-                ratio_text(_ratio(row)),
-                str(row["rounds"]),
-                row.get("verdict") or "-",
-            ),
-        )
-        for row in twins
+        Line(None, (at, ratio_text(_ratio(row)), str(row["rounds"]), row.get("verdict") or "-"))
+        for row, at in ((row, packs.lengths_text([row], subject.rows)) for row in twins)
     ]
     headings = ("tokens", "baseline over its twin", "rounds", "verdict")
     return NumberTable("A/A twin, the baseline run twice", headings, tuple(lines))
