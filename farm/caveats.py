@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from farm import stats
 from farm.claims import holm
-from farm.guards import advice
 from farm.numerals import ratio_text
+from farm.packs import fullest_of_cohorts, lengths_text
 from farm.ratios import (
     FALSE_CLAIMS,
     Ratio,
@@ -26,13 +26,6 @@ from farm.ratios import (
 )
 from farm.stopping import EFFORTS
 from tasks.sentinels import USUAL
-
-TOO_DISTURBED = 0.5
-"""Above this share of disturbed rounds the undisturbed ones are the exception, and no picture of the machine."""
-
-ALL_ROUNDS_APART = 0.01
-"""Leaving rounds out is said where it moved a speedup by more than 1 %: half of what `standard` aims at, so less could
-not change what a reader does."""
 
 MOST_NAMED = 4
 """Of a long list so many, the largest first: a line is to be read, and `farm table --format csv` has the rest."""
@@ -59,22 +52,32 @@ def twin_lines(rows: Sequence[Row], run: Sequence[Row], same_within: float) -> I
     twins = sorted((row for row in rows if row.get("role") == "twin"), key=lambda row: row["length"])
     for row in twins:
         if not has_speedup(row):
-            yield f"A/A twin at length {row['length']}: {failure_text(row) or 'no round paired with the baseline'}"
+            why = failure_text(row) or "no round paired with the baseline"
+            yield f"A/A twin at length {lengths_text([row], rows)}: {why}"
     measured = [row for row in twins if has_speedup(row)]
     if not measured:
         yield "A/A twin: none measured, so nothing here shows how far two equal processes come out apart."
         return
     mean = geometric_mean_ratio(measured, same_within)
     ends = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.low is not None else ""
-    each = _listed(f"{row['speedup']:.3f}x" for row in measured)
-    by_length = f", by length {each}" if len(measured) > 1 else ""
-    off = [row["length"] for row in twins_apart(run) if any(row is twin for twin in measured)]
+    by_length = _by_length(measured, same_within)
+    off = lengths_text((row for row in twins_apart(run) if any(row is twin for twin in measured)), rows)
     yield f"A/A twin, the baseline run twice: {mean.speedup:.3f}x{ends}{by_length}. {_of_twins(off, mean)}"
 
 
-def _of_twins(off: Sequence[int], mean: Ratio) -> str:
+def _by_length(twins: Sequence[Row], same_within: float) -> str:
+    """One figure for each length, over its packs."""
+    lengths = dict.fromkeys(row["length"] for row in twins)
+    each = [
+        geometric_mean_ratio([row for row in twins if row["length"] == length], same_within).speedup
+        for length in lengths
+    ]
+    return f", by length {_listed(f'{speedup:.3f}x' for speedup in each)}" if len(each) > 1 else ""
+
+
+def _of_twins(off: str, mean: Ratio) -> str:
     if off:
-        return f"Warning: apart at length {_listed(off)}; do not trust differences of this size."
+        return f"Warning: apart at length {off}; do not trust differences of this size."
     if mean.low is not None and mean.high is not None and not mean.low <= 1 <= mean.high:
         return (
             "Its interval leaves 1 out, as chance alone makes one in 20 do: do not build on differences of this size."
@@ -96,7 +99,7 @@ def limit_lines(rows: Sequence[Row]) -> Iterator[str]:
     if above:
         each = [f"{row['name']} ({row['length']}) {100 * row['limit_fraction']:.0f} %" for row in above]
         yield (
-            f"Above the machine's limit, which cannot be: {_first_few(each, 'cell')}. A ceiling was measured too low, "
+            f"Above the machine's limit, which cannot be: {first_few(each, 'cell')}. A ceiling was measured too low, "
             "or a method does less than it declares: build on no limit of this table; the speedups stand."
         )
 
@@ -125,37 +128,9 @@ def unresolved_lines(rows: Sequence[Row], effort: str | None) -> Iterator[str]:
         yield f"Unresolved (interval wider than {aim} either way, the aim of {effort}): {_cells(unresolved)}."
 
 
-def disturbed_lines(rows: Sequence[Row]) -> Iterator[str]:
-    """Rounds that were left out, why, what to change, and the speedups that leaving them out has moved."""
-    cohorts = _of_cohorts(rows, _rounds)
-    tainted = sum(map(_tainted, cohorts))
-    if too := too_disturbed(rows):
-        yield (
-            f"This machine was too disturbed at length {_listed(too)}, in over half of the rounds: do not build on "
-            "those numbers; measure again when the cause is gone."
-        )
-    if tainted:
-        reasons = _most_frequent_first(cohorts)
-        why = f" ({'; '.join(reasons)})" if reasons else ""
-        yield (
-            f"Left out if enough others remain, disturbed: {tainted} of {sum(map(_rounds, cohorts))} rounds"
-            f"{why}.{_remedy(reasons)}"
-        )
-    moved = [row for row in rows if is_candidate(row) and _moved(row) > ALL_ROUNDS_APART]
-    if moved:
-        texts = [_moved_text(row) for row in sorted(moved, key=_moved, reverse=True)]
-        yield f"With disturbed rounds: {_first_few(texts, 'cell')}."
-
-
-def too_disturbed(rows: Sequence[Row]) -> list[int]:
-    """The lengths at which over half of the rounds were disturbed."""
-    cohorts = _of_cohorts(rows, _rounds)
-    return sorted({row["length"] for row in cohorts if _tainted(row) > TOO_DISTURBED * _rounds(row)})
-
-
 def state_lines(rows: Sequence[Row]) -> Iterator[str]:
     """In which rounds the machine itself was slower or faster, and the speedups in each of its states."""
-    changed = [row for row in _of_cohorts(rows, _rounds_with_state) if _states(row).keys() - {USUAL}]
+    changed = [row for row in fullest_of_cohorts(rows, _rounds_with_state) if _states(row).keys() - {USUAL}]
     if changed:
         lengths = _listed(dict.fromkeys(row["length"] for row in changed))
         of_all = f"{sum(map(_rounds_with_state, changed))} rounds at length {lengths}"
@@ -163,7 +138,7 @@ def state_lines(rows: Sequence[Row]) -> Iterator[str]:
     apart = [row for row in rows if is_candidate(row) and _apart_by_state(row)]
     if apart:
         texts = [_by_state_text(row) for row in sorted(apart, key=_apart_by_state, reverse=True)]
-        yield f"Speedup by state (the two furthest apart): {_first_few(texts, 'cell', MOST_BY_STATE)}."
+        yield f"Speedup by state (the two furthest apart): {first_few(texts, 'cell', MOST_BY_STATE)}."
 
 
 def bootstrap_lines(rows: Sequence[Row], shared: Collection[int]) -> Iterator[str]:
@@ -196,53 +171,14 @@ def remark_lines(rows: Sequence[Row]) -> Iterator[str]:
         yield f"{remark[:1].upper()}{remark[1:]}{often}: {_cells(where)}."
 
 
-def _of_cohorts(rows: Iterable[Row], rounds: Callable[[Row], int]) -> list[Row]:
-    """For each cohort the row with the most rounds: its cells share them, and one that failed has seen fewer."""
-    fullest: dict[object, Row] = {}
-    for row in rows:
-        cohort = row.get("cohort") or row["length"]
-        if cohort not in fullest or rounds(row) > rounds(fullest[cohort]):
-            fullest[cohort] = row
-    return sorted(fullest.values(), key=lambda row: row["length"])
+def first_few(texts: Sequence[str], what: str, most: int = MOST_NAMED) -> str:
+    """So many of a long list's texts, and how many more there are."""
+    left_out = len(texts) - most
+    return "; ".join([*texts[:most], *([f"and {_counted(left_out, f'more {what}')}"] if left_out > 0 else [])])
 
 
 def _lacks_energy(row: Row) -> bool:
     return "gpu_power_w" in row and row["gpu_power_w"] is None
-
-
-def _tainted(row: Row) -> int:
-    return row.get("rounds_tainted") or 0
-
-
-def _rounds(row: Row) -> int:
-    return row.get("rounds_measured") or (row.get("rounds") or 0) + _tainted(row)
-
-
-def _most_frequent_first(cohorts: Sequence[Row]) -> list[str]:
-    """Reasons of several cohorts, each of which orders its own by frequency without saying how many they are."""
-    weights: dict[str, float] = {}
-    for row in cohorts:
-        for place, reason in enumerate(row.get("taint_reasons") or (), 1):
-            weights[reason] = weights.get(reason, 0) + _tainted(row) / place
-    return sorted(weights, key=lambda reason: -weights[reason])
-
-
-def _remedy(reasons: Sequence[str]) -> str:
-    if not reasons:
-        return ""
-    sentence = advice(reasons[0])
-    return f" Mostly {sentence}." if len(reasons) > 1 else f" {sentence[:1].upper()}{sentence[1:]}."
-
-
-def _moved(row: Row) -> float:
-    """How far a speedup over all rounds is from that over the undisturbed ones, as a fraction."""
-    everything = row.get("speedup_all_rounds")
-    return abs(math.log(everything / row["speedup"])) if everything and has_speedup(row) else 0.0
-
-
-def _moved_text(row: Row) -> str:
-    with_all, without = Ratio(row["speedup_all_rounds"]), Ratio(row["speedup"])
-    return f"{row['name']} ({row['length']}) {ratio_text(with_all)} instead of {ratio_text(without)}"
 
 
 def _states(row: Row) -> dict[str, Mapping[str, Any]]:
@@ -297,11 +233,6 @@ def _cells(rows: Iterable[Row]) -> str:
     for row in sorted(rows, key=lambda row: row["length"]):
         lengths.setdefault(row["name"], {})[row["length"]] = None
     return "; ".join(f"{name} ({_listed(each)})" for name, each in lengths.items())
-
-
-def _first_few(texts: Sequence[str], what: str, most: int = MOST_NAMED) -> str:
-    left_out = len(texts) - most
-    return "; ".join([*texts[:most], *([f"and {_counted(left_out, f'more {what}')}"] if left_out > 0 else [])])
 
 
 def _counted(number: int, what: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from farm import captions, caveats, direct, places, stats
+from farm import captions, caveats, direct, disturbances, packs, places, stats
 from farm.figures import Span, figures_of
 from farm.ratios import (
     AccuracyChange,
@@ -43,7 +43,7 @@ class Entry:
 class MethodRow:
     """One method over all lengths of a block. `mean` is geometric; `founding_average` is in percent.
 
-    `figures` are its costs and its share of the limit, by column of SPEEDUP_SCHEMA.
+    `figures` are its costs and its share of the limit, by column of SPEEDUP_SCHEMA. The baseline's are over all packs.
     """
 
     name: str
@@ -148,7 +148,7 @@ def _title(rows: Sequence[Row]) -> str:
 
 def _block(rows: Sequence[Row], run: _Run) -> Block:
     by_name: dict[str, dict[int, Row]] = {}
-    for row in rows:
+    for row in packs.pooled(rows):
         if row.get("role") != "twin":
             by_name.setdefault(row["name"], {}).setdefault(row["length"], row)
     order = {name: place for place, name in enumerate(run.methods)}
@@ -164,10 +164,11 @@ def _block(rows: Sequence[Row], run: _Run) -> Block:
         # From what decides whether to believe the block to what only explains it.
         footer=(
             *direct.direct_lines(rows, run.compare, run.same_within),
+            *packs.pack_lines(rows),
             *caveats.twin_lines(rows, run.rows, run.same_within),
             *caveats.limit_lines(rows),
             *caveats.unresolved_lines(rows, run.effort),
-            *caveats.disturbed_lines(rows),
+            *disturbances.disturbed_lines(rows),
             *caveats.unread_lines(rows),
             *caveats.state_lines(rows),
             *places.node_lines(rows),

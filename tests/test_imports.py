@@ -17,6 +17,8 @@ PURE = (
     "conditions",
     "honesty",
     "caveats",
+    "disturbances",
+    "packs",
     "numerals",
     "schedule",
     "hardware",

@@ -22,7 +22,16 @@ def _rows(**speedups: float) -> list[dict[str, Any]]:
             speedup = speedups.get(name, 1.0)
             ratios = [[math.log(speedup) + offset] * 6 for offset in (-0.003, 0.002, 0.0, -0.001, 0.002)]
             judged = {} if name == "pytorch" else {"speedup": speedup, "log_ratios": ratios, "resolved": True}
-            rows.append(speedup_row(name, length, latency_p50_ns=1e6 * length / speedup, load_s=0.5, **judged))
+            rows.append(
+                speedup_row(
+                    name,
+                    length,
+                    latency_p50_ns=1e6 * length / speedup,
+                    baseline_p50_ns=1e6 * length,
+                    load_s=0.5,
+                    **judged,
+                )
+            )
     return rows
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from farm import caveats, stats
+from farm import caveats, disturbances, packs, stats
 from farm.choice import Choice, Entrant
 from farm.figures import figures_of
 from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
-from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_unresolved
+from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_candidate, is_unresolved
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
 """How far to trust an answer: to the last percent; to choose by; as a first look; not at all."""
@@ -95,26 +95,32 @@ def _sentence(winner: Entrant, choice: Choice, baseline: str) -> str:
 
 def _facts(winner: Entrant, choice: Choice, rows: Sequence[Row], baseline: str) -> Iterator[Fact]:
     yardstick = next((each for each in choice.entrants if each.is_baseline), None)
-    yield _latency(winner, yardstick)
+    if winner.is_baseline:
+        timed = packs.pooled(row for row in rows if row.get("role") == "baseline" and has_speedup(row))
+        winner = replace(winner, rows=tuple(row for row in timed if row["length"] in choice.lengths))
+    yield _latency(winner)
     yield from _accuracy(winner)
-    yield from _size(winner, yardstick)
+    yield from _size(winner, yardstick, rows)
     yield from _start(winner)
     yield from _runner_up(choice, baseline)
     yield from _twin(rows)
 
 
-def _latency(winner: Entrant, baseline: Entrant | None) -> Fact:
+def _latency(winner: Entrant) -> Fact:
     first, last = winner.rows[0], winner.rows[-1]
     figure = milliseconds_text(first["latency_p50_ns"] / 1e6)
-    instead = ""
-    if baseline is not None and not winner.is_baseline:
-        instead = f" instead of {milliseconds_text(baseline.rows[0]['latency_p50_ns'] / 1e6)}"
-    detail = f"median at {first['length']} tokens{instead}"
+    detail = f"median at {first['length']} tokens{_instead_of(first)}"
     if last is not first:
-        detail += f"; {milliseconds_text(last['latency_p50_ns'] / 1e6)} at {last['length']}"
-        if baseline is not None and not winner.is_baseline:
-            detail += f" instead of {milliseconds_text(baseline.rows[-1]['latency_p50_ns'] / 1e6)}"
+        detail += f"; {milliseconds_text(last['latency_p50_ns'] / 1e6)} at {last['length']}{_instead_of(last)}"
     return Fact("Latency", figure, detail)
+
+
+def _instead_of(row: Row) -> str:
+    """The latency of the baseline that the row's speedup is over: that of its own pack, in the same rounds."""
+    baseline_ns = row.get("baseline_p50_ns")
+    if not is_candidate(row) or baseline_ns is None:
+        return ""
+    return f" instead of {milliseconds_text(baseline_ns / 1e6)}"
 
 
 def _accuracy(winner: Entrant) -> Iterator[Fact]:
@@ -132,14 +138,16 @@ def _accuracy(winner: Entrant) -> Iterator[Fact]:
     yield Fact("Accuracy", figure, detail)
 
 
-def _size(winner: Entrant, baseline: Entrant | None) -> Iterator[Fact]:
+def _size(winner: Entrant, baseline: Entrant | None, rows: Sequence[Row]) -> Iterator[Fact]:
     if winner.artifact_bytes is None:
         return
     other = None if winner.is_baseline or baseline is None else baseline
     detail = f"on disk{_instead(other.artifact_bytes if other else None)}"
     if winner.peak_rss_bytes is not None:
         memory = f"{winner.peak_rss_bytes / 1e6:.0f} MB of memory at most"
-        detail += f"; {memory}{_instead(other.peak_rss_bytes if other else None)}"
+        # Of every pack, as in the tables.
+        peaks = [row["peak_rss_bytes"] for row in rows if row.get("role") == "baseline" and row.get("peak_rss_bytes")]
+        detail += f"; {memory}{_instead(max(peaks, default=None) if other else None)}"
     yield Fact("Size", f"{winner.artifact_bytes / 1e6:.0f} MB", detail)
 
 
@@ -194,10 +202,10 @@ def _percent_ends(lead: Ratio) -> str:
 def _doubts(rows: Sequence[Row], run: Sequence[Row]) -> Iterator[str]:
     """Why the numbers of the block should not be built on."""
     apart = caveats.twins_apart(run)
-    if off := [row["length"] for row in apart if any(row is twin for twin in rows)]:
-        yield f"The baseline differs from its own twin at length {', '.join(map(str, off))}."
-    if too := caveats.too_disturbed(rows):
-        yield f"Over half of the rounds were disturbed at length {', '.join(map(str, too))}."
+    if off := packs.lengths_text((row for row in apart if any(row is twin for twin in rows)), rows):
+        yield f"The baseline differs from its own twin at length {off}."
+    if too := disturbances.too_disturbed(rows):
+        yield f"Over half of the rounds were disturbed at length {packs.lengths_text(too, rows)}."
     if not any(row.get("role") == "twin" and has_speedup(row) for row in rows):
         yield "No A/A twin was measured, so nothing shows how far two equal processes come out apart."
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import altair as alt
 
+from farm import packs
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report.chart_parts import (
@@ -75,7 +76,7 @@ def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
     """A row for each method and length, and for its mean where there are several lengths; labels at the first."""
     means = {each.name: each.speedup for each in subject.choice.entrants} if len(subject.lengths) > 1 else {}
     rows = [_speedup_row(name, MEAN, ratio) for name, ratio in means.items()]
-    for row in subject.timed:
+    for row in packs.pooled(subject.timed):
         ratio = Ratio(row["speedup"], row.get("speedup_low"), row.get("speedup_high"))
         rows.append(_speedup_row(row["name"], str(row["length"]), ratio, row.get("verdict")))
     labelled: set[str] = set()
@@ -114,7 +115,7 @@ def latency(subject: Subject) -> Drawing | None:
             "share": None if row.get("limit_fraction") is None else f"{100 * row['limit_fraction']:.0f} %",
             "latency": figure_text(row["latency_p50_ns"] / 1e6),
         }
-        for row in subject.timed
+        for row in packs.pooled(subject.timed)
         if row.get("latency_p50_ns")
     ]
     if not rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import altair as alt
 
+from farm import packs
 from farm.figures import figures_of
 from farm.numerals import figure_text
 from farm.ratios import Ratio
@@ -26,13 +27,14 @@ def twin(subject: Subject) -> Drawing | None:
     """The baseline against itself: how far two equal processes came out apart."""
     rows = [
         {
-            "length": str(row["length"]),
+            # Each pack has a twin of its own, and its own row in the plot.
+            "length": packs.lengths_text([row], subject.rows),
             "speedup": row["speedup"],
             "low": row["speedup_low"],
             "high": row["speedup_high"],
             "interval": interval_text(Ratio(row["speedup"], row["speedup_low"], row["speedup_high"])),
         }
-        for row in sorted(subject.rows, key=lambda row: row["length"])
+        for row in packs.in_order(subject.rows)
         if row.get("role") == "twin" and row.get("speedup") is not None and row.get("speedup_low") is not None
     ]
     if not rows:
@@ -116,8 +118,9 @@ def sentinels(subject: Subject) -> Drawing | None:
 def start(subject: Subject) -> Drawing | None:
     """Seconds before the first answer: preparing, loading, and the first call."""
     rows = []
+    timed = packs.pooled(subject.timed)
     for name in subject.order:
-        figures = figures_of([row for row in subject.timed if row["name"] == name])
+        figures = figures_of([row for row in timed if row["name"] == name])
         for what, (column, unit) in _STEPS.items():
             if column in figures:
                 seconds = figures[column][1] / unit

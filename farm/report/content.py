@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from farm import tables
+from farm import disturbances, packs, tables
+from farm.pairing import LEAST_CLEAN_ROUNDS
 from farm.ratios import Row
 from farm.report import charts_found, charts_samples, charts_trade, charts_trust, numbers
 from farm.report.answer import Answer, answer
@@ -65,7 +66,8 @@ PLOTS: Mapping[str, Plot] = {
             "distribution",
             "Single calls",
             "The share of calls that took no longer than so many milliseconds. Steep is steady; a long way to the last "
-            "few percent is a tail. At most 41 quantiles of each method are drawn, disturbed rounds are left out.",
+            "few percent is a tail. At most 41 quantiles of each method are drawn; disturbed rounds are left out where "
+            "enough others remain.",
             charts_samples.distribution,
             "No calls were recorded.",
         ),
@@ -73,7 +75,7 @@ PLOTS: Mapping[str, Plot] = {
             "rounds",
             "Rounds",
             "The median of each turn of a few calls, all replicas. Open circles are disturbed rounds, which count "
-            "nowhere else. Of more than 60 rounds, 60 at even distances are drawn.",
+            "nowhere else where enough others remain. Of more than 60 rounds, 60 at even distances are drawn.",
             charts_samples.rounds,
             "No rounds were recorded.",
         ),
@@ -113,6 +115,9 @@ PLOTS: Mapping[str, Plot] = {
     )
 }
 """By name, in the order of the page."""
+
+OF_ROUNDS = frozenset({"distribution", "rounds"})
+"""Plots whose reading says what becomes of disturbed rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,9 @@ def spec_of(plot: Plot, subject: Subject) -> Mapping[str, Any] | None:
 
 
 def _report_block(subject: Subject, run: Sequence[Row], block: tables.Block) -> ReportBlock:
-    figures = [Figure(plot, spec_of(plot, subject), _tables(plot.name, subject)) for plot in PLOTS.values()]
+    figures = [
+        Figure(_read(plot, subject), spec_of(plot, subject), _tables(plot.name, subject)) for plot in PLOTS.values()
+    ]
     return ReportBlock(
         title=block.title,
         answer=answer(subject.rows, run, subject.choice, subject.baseline),
@@ -181,6 +188,16 @@ def _report_block(subject: Subject, run: Sequence[Row], block: tables.Block) -> 
         failures=tuple(_failures(subject)),
         notes=block.footer,
     )
+
+
+def _read(plot: Plot, subject: Subject) -> Plot:
+    """The plot with what its reading leaves open: where disturbed rounds count after all."""
+    counting = disturbances.counting_disturbed(subject.rows) if plot.name in OF_ROUNDS else []
+    if not counting:
+        return plot
+    at = packs.lengths_text(counting, subject.rows)
+    left = f"At length {at} fewer than {LEAST_CLEAN_ROUNDS} undisturbed rounds remained, so disturbed ones count."
+    return replace(plot, reading=f"{plot.reading} {left}")
 
 
 def _tables(plot: str, subject: Subject) -> tuple[NumberTable, ...]:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import quantiles
 
+from farm import packs
 from farm.figures import Span
 from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
-from farm.ratios import Ratio, Row, has_speedup
+from farm.ratios import Ratio, Row, has_speedup, is_candidate
 from farm.report import traces
 from farm.report.subject import Subject
 from farm.tables import Block, Entry, MethodRow
@@ -49,14 +50,17 @@ def speed_table(block: Block) -> NumberTable:
 def latency_table(subject: Subject) -> NumberTable:
     """Percentiles of latency where enough calls support them, and the limit."""
     columns = {f"p{percent} ms": f"latency_p{percent}_ns" for percent in (50, 90, 95, 99)} | {"limit ms": "limit_ns"}
+    numbers = packs.pack_numbers(subject.rows)
     lines = []
-    for row in subject.timed:
+    for row in packs.pooled(subject.timed):
         figures = [_figure(row.get(column), 1e6) for column in columns.values()]
         share = row.get("limit_fraction")
-        texts = (row["name"], str(row["length"]), *figures, "-" if share is None else f"{100 * share:.0f} %")
+        pack = [str(numbers.get(row.get("cohort") or "", "-")) if is_candidate(row) else "all"] if numbers else []
+        texts = (row["name"], str(row["length"]), *pack, *figures, "-" if share is None else f"{100 * share:.0f} %")
         lines.append(Line(row["name"], texts))
     caption = "Latency; a percentile is given where enough calls support it"
-    return NumberTable(caption, ("method", "tokens", *columns, "of the limit"), tuple(lines))
+    headings = ("method", "tokens", *(["pack"] if numbers else []), *columns, "of the limit")
+    return NumberTable(caption, headings, tuple(lines))
 
 
 def trade_off_table(subject: Subject, judged: Callable[[str], str]) -> NumberTable:
@@ -86,7 +90,8 @@ def distribution_table(subject: Subject) -> NumberTable:
         texts = (each.name, str(each.length), str(each.samples), ends[0], *quartiles, ends[1])
         lines.append(Line(each.name, texts))
     headings = ("method", "tokens", "calls", "least ms", "25 % ms", "50 % ms", "75 % ms", "most ms")
-    return NumberTable("Single calls, those of disturbed rounds left out", headings, tuple(lines))
+    caption = "Single calls, those of disturbed rounds left out where enough others remain"
+    return NumberTable(caption, headings, tuple(lines))
 
 
 def rounds_table(subject: Subject) -> NumberTable:
@@ -130,10 +135,10 @@ def disturbance_table(subject: Subject) -> NumberTable:
 
 def twin_table(subject: Subject) -> NumberTable:
     """The baseline over its own twin at every length."""
-    twins = [row for row in subject.rows if row.get("role") == "twin" and has_speedup(row)]
+    twins = [row for row in packs.in_order(subject.rows) if row.get("role") == "twin" and has_speedup(row)]
     lines = [
-        Line(None, (str(row["length"]), ratio_text(_ratio(row)), str(row["rounds"]), row.get("verdict") or "-"))
-        for row in sorted(twins, key=lambda row: row["length"])
+        Line(None, (at, ratio_text(_ratio(row)), str(row["rounds"]), row.get("verdict") or "-"))
+        for row, at in ((row, packs.lengths_text([row], subject.rows)) for row in twins)
     ]
     headings = ("tokens", "baseline over its twin", "rounds", "verdict")
     return NumberTable("A/A twin, the baseline run twice", headings, tuple(lines))
