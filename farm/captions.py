@@ -56,6 +56,9 @@ def accuracy_lines(rows: Sequence[Row]) -> Iterator[str]:
     measured = any(row.get("accuracy_drop_low_points") is not None for row in methods.values())
     reading = f" [paired 95 % interval]; none: right on the same texts (+-{_least(texts[0]):.2g})" if measured else ""
     judged = f"{number} held-out texts at length {min(row['length'] for row in rows)}"
+    answers = {(row["name"], row["accuracy"], row.get("agreement")) for row in rows if row.get("accuracy") is not None}
+    if len(answers) > len({name for name, *_ in answers}):
+        judged += ", of a method's artifacts that differ the worst"
     yield f"Accuracy on {judged}{within}; below it the change from the baseline in points{reading}."
     yield from _limit_lines(methods)
     beyond_chance = [
