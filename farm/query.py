@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from farm import speedups, stats, summaries
 from farm.errors import RequestError
 from farm.runs import runs_table
 from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
+from farm.statements import is_show_tables, kind_of_select, named_views
 from farm.store import Store
 from farm.summaries import summary_of
 
@@ -98,9 +98,6 @@ _SUMMARIES = ("facts", "replica_latencies", "cell_latencies")
 _BEHIND = {*_SUMMARIES, "calls"}
 """Tables that views are made of: empty where no view needs them, so that nobody may ask them."""
 
-_INDIRECT = {"query", "query_table"}
-"""Functions of DuckDB that read a table whose name is put together while they run."""
-
 _MISTAKES = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -152,6 +149,8 @@ def query(store: Store, sql: str) -> pa.Table:
     Raises RequestError, in a line or two, for anything else than one SELECT, for SQL that DuckDB refuses, and for
     SQL that reaches beyond the views.
     """
+    if is_show_tables(sql):  # DuckDB's own answer has what the views are made of, too
+        sql = f"SELECT unnest({list(VIEWS)}) AS name"
     try:
         wanted = _wanted(sql)
         try:
@@ -185,17 +184,15 @@ def schema_table() -> pa.Table:
 def _wanted(sql: str) -> frozenset[str]:
     """The sources that the SELECT reads. Raises RequestError where it is anything else than one SELECT.
 
-    A name that does not stand in the text is not read. Whether a view's latencies are, DuckDB's plan tells: it reads
-    no column that the answer does not need.
+    Whether a view's latencies are read, DuckDB's plan tells: it reads no column that the answer does not need.
     """
     with _confined({}) as connection:
-        kind = _kind_of_select(connection, sql)
+        kind = kind_of_select(connection, sql, VIEWS)
         # A PIVOT is several statements and does not say which tables it reads.
         asked = _tables(sql) if kind != duckdb.StatementType.MULTI else set()
         if hidden := asked & _BEHIND:
             raise RequestError(f"there is no view {min(hidden)}; there are {', '.join(VIEWS)}")
-        words = set(re.findall(r"\w+", sql.lower()))
-        named = set(VIEWS) if words & _INDIRECT else set(VIEWS) & words
+        named = named_views(connection, sql, VIEWS)
         views = named & set(_LATENCIES)
         plan = _plan(connection, sql) if views and kind == duckdb.StatementType.SELECT else None
     latencies = {
@@ -281,17 +278,6 @@ def _speedups(store: Store) -> pa.Table:
     derived = [speedups.current(store, run) for run in store.measured_runs()]
     plain = [SPEEDUP_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in derived)]
     return pa.concat_tables(plain, promote_options="default")
-
-
-def _kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.StatementType:
-    """The statement's type. Raises RequestError where it is anything else than one SELECT."""
-    statements = connection.extract_statements(sql)
-    # PIVOT is written like a SELECT and parsed as several statements in one.
-    reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
-    if len(statements) != 1 or statements[0].type not in reading:
-        found = ", ".join(statement.type.name for statement in statements) or "nothing"
-        raise RequestError(f"a query is one SELECT over {', '.join(VIEWS)}; this is {found}. Results are never changed")
-    return statements[0].type
 
 
 def _explained(error: duckdb.Error) -> str:
