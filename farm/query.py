@@ -16,7 +16,7 @@ from farm.errors import RequestError
 from farm.runs import runs_table
 from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
 from farm.statements import is_show_tables, kind_of_select, named_views
-from farm.store import Store
+from farm.store import Damaged, Store
 from farm.summaries import summary_of
 
 _PER_CALL = (
@@ -142,10 +142,11 @@ class Column:
     about: str
 
 
-def query(store: Store, sql: str) -> pa.Table:
+def query(store: Store, sql: str, tell: Callable[[Damaged], None] | None = None) -> pa.Table:
     """The result of one SELECT over the views of `VIEWS`.
 
-    Nothing but what it asks for is read; parts that turn out to be damaged are left out (`store.damaged` names them).
+    Nothing but what it asks for is read; parts that turn out to be damaged are left out, as are run records that cannot
+    be read where it asks for runs: `tell` gets each of them.
     Raises RequestError, in a line or two, for anything else than one SELECT, for SQL that DuckDB refuses, and for
     SQL that reaches beyond the views.
     """
@@ -153,14 +154,23 @@ def query(store: Store, sql: str) -> pa.Table:
         sql = f"SELECT unnest({list(VIEWS)}) AS name"
     try:
         wanted = _wanted(sql)
+        left_out = store.unreadable_runs() if "runs" in wanted and tell else []
         try:
-            return _answer(_sources(store, wanted), sql)
+            answer = _answer(_sources(store, wanted), sql)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            if isinstance(error, _MISTAKES) or not any(store.damaged(run) for run in store.measured_runs()):
+            damaged = (
+                [] if isinstance(error, _MISTAKES) else [d for r in store.measured_runs() for d in store.damaged(r)]
+            )
+            if not damaged:
                 raise
-            return _answer(_sources(store, wanted, store.read_measurements()), sql)
+            left_out += damaged
+            answer = _answer(_sources(store, wanted, store.read_measurements()), sql)
     except duckdb.Error as error:
         raise RequestError(_explained(error)) from error
+    if tell:
+        for each in left_out:
+            tell(each)
+    return answer
 
 
 def schema() -> list[Column]:
