@@ -104,6 +104,9 @@ def history(
     hardware: Annotated[str | None, typer.Option(help="A hardware class; needed where runs have several.")] = None,
     inputs: Annotated[str | None, typer.Option(help="full or padded; needed where runs have both.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name; needed where runs have several.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The method that speedups are over; needed where runs have several.")
+    ] = None,
     measure: MeasureOption = Measure.speedup,
 ) -> int:
     """One cell over all runs, with the steps in it."""
@@ -111,7 +114,7 @@ def history(
     from farm.history import Selection, history_of
     from farm.store import Store
 
-    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model)
+    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model, baseline)
     found = history_of(Store(results, read_only=True), selection, measure.value)
     make_console().print(to_rich(found), width=READING_WIDTH)
     return DONE
