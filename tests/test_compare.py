@@ -52,6 +52,15 @@ def test_a_threshold_lets_smaller_changes_pass(tmp_path: Path) -> None:
     assert compared(store, threshold=0.4).slower == ()
 
 
+@pytest.mark.parametrize(("lost", "passes"), [(1.5, True), (2.5, False)])
+def test_a_threshold_is_of_the_time_and_may_be_more_than_all_of_it(tmp_path: Path, lost: float, passes: bool) -> None:
+    slow = {**SPEEDUPS, "quantized": SPEEDUPS["quantized"] / (1 + lost)}
+    store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "speedups": slow})
+    compare_them = ["compare", run_name(0), run_name(1), "--results", str(tmp_path)]
+    assert run_app([*compare_them, "--threshold", "200%"]) == (0 if passes else 3)
+    assert run_app([*compare_them, "--threshold", "2"]) == 2, "2 % or 200 %?"
+
+
 def test_a_slower_machine_changes_no_speedup_and_widens_every_latency(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "slower": 1.4})
     by_speedup, by_latency = compared(store), compared(store, "latency")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 GATE_SAYS_SLOWER = 3
 """The exit code of a comparison that found something slower, or without a result."""
 
-THRESHOLD_HELP = "Stop only at what is shown to be slower by more than this share: 0.05 or 5%."
+THRESHOLD_HELP = (
+    "Stop only at what is shown to take longer by more than this share of its old time: 0.05 or 5%. The table's change "
+    "is of speed: 25% longer is 0.80x."
+)
 
 
 class Measure(StrEnum):
