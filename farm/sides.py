@@ -74,6 +74,9 @@ class SideCell(_Stored):
     accuracy: float | None
     log_speedup: Figure | None
     log_latency_ns: Figure | None
+    # Of files pinned before these were recorded they are unknown.
+    artifact_bytes: int | None = None
+    artifact_key: str | None = None
 
 
 class Side(_Stored):
@@ -173,6 +176,7 @@ def _cell(row: Row, processes: Sequence[Row]) -> SideCell:
         **{name: row[name] for name in SideCell.model_fields if name in row and name != "reasons"},
         reasons=tuple(row["reasons"] or ()),
         options=next((each["options"] for each in processes if each["options"]), "{}"),
+        artifact_key=next((each["artifact_key"] for each in processes if each["artifact_key"]), None),
         log_speedup=_figure(log_ratios_of(row), pilot) if compared else None,
         log_latency_ns=_figure([_log_turns(each) for each in ok], pilot) if row["status"] == "ok" else None,
     )

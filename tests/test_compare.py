@@ -114,6 +114,26 @@ def test_libraries_settings_and_the_state_of_the_machine_are_told(tmp_path: Path
     assert "fp32 products, GFLOP/s 200 -> 100 (-50 %)" in told
 
 
+def test_what_cells_load_how_right_it_is_and_how_large_is_told_where_it_changed(tmp_path: Path) -> None:
+    old = {"artifact_key": "a", "accuracy": 0.9, "artifact_bytes": 139_000_000, "replicas": 1}
+    store = store_of(tmp_path, old, old | {"artifact_key": "b", "accuracy": 0.89, "artifact_bytes": 69_000_000}, old)
+    first, changed, same = (side_of_run(store, run_name(number)) for number in range(3))
+    pin(first, tmp_path / "pinned.json")
+    for before in (first, read_pinned(tmp_path / "pinned.json")):
+        anew, accuracy, size = compare(before, changed).differences[-4:-1]
+        assert anew.startswith("Prepared anew: ") and "quantized (64, 128)" in anew and "~twin" not in anew
+        assert accuracy.startswith("Accuracy: ") and "quantized 90.00 % -> 89.00 % (64, 128)" in accuracy
+        assert size.startswith("Size") and "quantized 139 MB -> 69.0 MB (64, 128)" in size
+    assert not [line for line in compare(first, same).differences if "quantized" in line]
+
+
+def test_a_baseline_pinned_before_artifacts_were_told_says_nothing_of_them(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"artifact_key": "a", "artifact_bytes": 1}, {"artifact_key": "b", "artifact_bytes": 2})
+    old, new = sides(store)
+    stored = old.model_dump(exclude={"cells": {"__all__": {"artifact_key", "artifact_bytes"}}})
+    assert not [line for line in compare(Side.model_validate(stored), new).differences if "quantized" in line]
+
+
 def test_a_pinned_baseline_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:
     store = store_of(tmp_path / "results", {"replicas": 2}, {"replicas": 2, "speedups": SLOWER})
     old, new = (side_of_run(store, run_name(number)) for number in (0, 1))
