@@ -36,6 +36,9 @@ def differences(old: Side, new: Side) -> Iterator[str]:
 
 def _of_cells(pairs: Sequence[tuple[SideCell, SideCell]]) -> Iterator[str]:
     """What differs in cells of both runs beside their times: what they load, how often it is right, how large it is."""
+    other = sorted({after.length for before, after in pairs if _other_inputs(before, after)})
+    if other:
+        yield f"Timed inputs: other tokens at length {', '.join(map(str, other))}."
     for title, tell in _OF_CELLS.items():
         lengths: dict[str, list[int]] = {}
         for before, after in pairs:
@@ -60,6 +63,11 @@ def _pairs(old: Side, new: Side) -> list[tuple[SideCell, SideCell]]:
         for side in (old, new)
     )
     return [(before[key], cell) for key, cell in after.items() if key in before]
+
+
+def _other_inputs(old: SideCell, new: SideCell) -> bool:
+    known = old.inputs_sha256 is not None and new.inputs_sha256 is not None
+    return known and old.inputs_sha256 != new.inputs_sha256
 
 
 def _artifact_key(cell: SideCell) -> str | None:

@@ -127,6 +127,15 @@ def test_what_cells_load_how_right_it_is_and_how_large_is_told_where_it_changed(
     assert not [line for line in compare(first, same).differences if "quantized" in line]
 
 
+def test_other_timed_inputs_are_told_where_both_runs_name_theirs(tmp_path: Path) -> None:
+    named = {"replicas": 1, "lengths": (64,)}
+    store = store_of(tmp_path, named | {"inputs_sha256": "a"}, named | {"inputs_sha256": "b"}, named)
+    first, other, unnamed = (side_of_run(store, run_name(number)) for number in range(3))
+    assert "Timed inputs: other tokens at length 64." in compare(first, other).differences
+    for new in (first, unnamed):
+        assert not [line for line in compare(first, new).differences if line.startswith("Timed")]
+
+
 def test_a_baseline_pinned_before_artifacts_were_told_says_nothing_of_them(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"artifact_key": "a", "artifact_bytes": 1}, {"artifact_key": "b", "artifact_bytes": 2})
     old, new = sides(store)
