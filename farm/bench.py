@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,7 +22,7 @@ from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
 from tasks.calibration import DEMO_TEXTS, calibration_source, check_disjoint
-from tasks.inputs import build_inputs, encode_sentences, pad_further, short_to_long
+from tasks.inputs import TokenArrays, build_inputs, encode_sentences, pad_further, short_to_long
 from tasks.method import find_method
 from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
@@ -53,6 +54,16 @@ def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort |
     chosen = effort or EFFORTS[suite.effort]
     budget = Budget(chosen, suite.budget_s or chosen.budget_s)
     return Bench(suite, model, chosen, inputs, evaluation, listener, budget)
+
+
+def inputs_sha256(inputs: Sequence[TokenArrays]) -> str:
+    """Names timed inputs, in their order: a hash of each array's name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for arrays in inputs:
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def check_calibration(suite: Suite, model: ModelInfo, machines: Sequence[Machine], listener: Listener) -> None:

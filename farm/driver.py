@@ -12,7 +12,7 @@ from functools import partial
 import pyarrow as pa
 
 from farm import slots, speedups
-from farm.bench import check_calibration, lay_out
+from farm.bench import check_calibration, inputs_sha256, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
 from farm.errors import FarmError, RequestError, ResultsError
@@ -129,6 +129,7 @@ async def _measure(
     identity = RunIdentity(
         *(record.run, plan.suite.name, plan.suite.inputs, plan.model, record.environment),
         architecture=read_architecture(plan.model),
+        inputs_sha256={shape: inputs_sha256(inputs) for shape, inputs in bench.inputs.items()},
     )
     ledger = StoreLedger(store, bench, identity, CLUSTER_PATIENCE_S if shared else PATIENCE_S)
     schedule = Schedule(plan.cohorts, bench.effort.replicas, done=ledger.before, backwards=backwards)

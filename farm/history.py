@@ -16,8 +16,11 @@ from farm.step_changes import step_changes
 from farm.store import RunRecord, Store
 from farm.surroundings import differences
 
-_TELLS_APART = ("length", "batch_size", "threads", "device", "hardware_class", "inputs", "model")
+_TELLS_APART = ("length", "batch_size", "threads", "device", "hardware_class", "inputs", "model", "baseline")
 """What makes cells of one name different ones; the flag of `hardware_class` is --hardware."""
+
+_ONLY_OF = {"baseline": "speedup"}
+"""What tells cells apart in one measure alone: a latency is the same over whichever baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Selection:
     hardware_class: str | None = None
     inputs: str | None = None
     model: str | None = None
+    baseline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +67,26 @@ class History:
     measure: Measure
     entries: tuple[Entry, ...]
     steps: tuple[Step, ...]
+    is_yardstick: bool = False
+    """Whether it is the speedup of the baseline itself, which is 1 in every run."""
 
 
 def history_of(store: Store, selection: Selection, measure: Measure) -> History:
     """The history of one cell. Raises RequestError where no run has it, or the selection names several."""
     records = {record.run: record for record in store.runs()}
-    found = [
+    rows = [
         row
         for run in sorted(store.measured_runs())  # their ids begin with the time
         for row in speedups.current(store, run).to_pylist()
-        if _selected(row, selection)
+        if row["role"] != "twin"
     ]
-    _require_one_cell(found, selection, store)
+    found = _selected(rows, selection, store)
+    _require_one_cell(found, selection, measure)
     entries = tuple(_entry(row, measure) for row in _one_a_run(found))
     measured = [entry for entry in entries if entry.value is not None]
-    return History(_title(found[0]), measure, entries, tuple(_steps(measured, records, measure)))
+    yardstick = measure == "speedup" and all(row["role"] == "baseline" for row in found)
+    steps = () if yardstick else tuple(_steps(measured, records, measure))
+    return History(_title(found[0]), measure, entries, steps, yardstick)
 
 
 def _one_a_run(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -94,29 +103,40 @@ def _one_a_run(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
             yield {**first, "latency_p50_ns": p50_ns, "replicas": sum(row["replicas"] for row in packs)}
 
 
-def _selected(row: Mapping[str, Any], selection: Selection) -> bool:
-    if row["name"] != selection.method or row["role"] == "twin":
-        return False
-    asked = {name: getattr(selection, name, None) for name in _TELLS_APART}
-    return all(value is None or row[name] == value for name, value in asked.items())
-
-
-def _require_one_cell(rows: Sequence[Mapping[str, Any]], selection: Selection, store: Store) -> None:
-    if not rows:
-        names = sorted(
-            {row["name"] for run in store.measured_runs() for row in speedups.current(store, run).to_pylist()}
-        )
-        raise RequestError(f"no run in {store.root} has {_asked(selection)}; methods there: {', '.join(names)}")
+def _selected(rows: Sequence[Mapping[str, Any]], selection: Selection, store: Store) -> list[Mapping[str, Any]]:
+    """The rows that are asked for. Raises RequestError where there are none, with what there is instead."""
+    found = [row for row in rows if row["name"] == selection.method]
+    if not found:
+        names = sorted({row["name"] for row in rows})
+        raise RequestError(f"no run in {store.root} has {selection.method}; methods there: {_listed(names)}")
+    told = selection.method
     for name in _TELLS_APART:
-        values = sorted({row[name] for row in rows if row[name] is not None})
-        if len(values) > 1:
-            flag = "--hardware" if name == "hardware_class" else f"--{name.replace('_', '-')}"
-            raise RequestError(f"{selection.method} was measured with several: name one with {flag}: {_listed(values)}")
+        asked = getattr(selection, name)
+        if asked is None:
+            continue
+        before, found = found, [row for row in found if row[name] == asked]
+        if not found:
+            there = _listed(_values(before, name))
+            raise RequestError(f"no run in {store.root} has {told} with {_flag(name)} {asked}; there are: {there}")
+        told += f" with {_flag(name)} {asked}"
+    return found
 
 
-def _asked(selection: Selection) -> str:
-    asked = [f"{name} {value}" for name in _TELLS_APART if (value := getattr(selection, name, None)) is not None]
-    return " at ".join([selection.method, *asked])
+def _require_one_cell(rows: Sequence[Mapping[str, Any]], selection: Selection, measure: Measure) -> None:
+    for name in _TELLS_APART:
+        values = _values(rows, name)
+        if len(values) > 1 and _ONLY_OF.get(name, measure) == measure:
+            raise RequestError(
+                f"{selection.method} was measured with several: name one with {_flag(name)}: {_listed(values)}"
+            )
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return sorted({row[name] for row in rows if row[name] is not None})
+
+
+def _flag(name: str) -> str:
+    return "--hardware" if name == "hardware_class" else f"--{name.replace('_', '-')}"
 
 
 def _listed(values: Sequence[Any]) -> str:

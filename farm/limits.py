@@ -79,14 +79,14 @@ def parse_ns(text: str, flag: str) -> int:
 
 
 def parse_share(text: str, flag: str) -> float:
-    """`0.05` or `5%` as a fraction. Raises RequestError."""
+    """`0.05` or `5%` as a fraction; of 1 and more only in percent, for `5` may mean 5 %. Raises RequestError."""
     number, percent, rest = text.strip().partition("%")
     try:
         share = float(number) / (100 if percent else 1)
     except ValueError:
         share = -1.0
-    if rest.strip() or not 0 <= share < 1:
-        raise RequestError(f"{flag} {text}: write a share from 0 to 1, such as 0.05 or 5%")
+    if rest.strip() or not 0 <= share < (math.inf if percent else 1):
+        raise RequestError(f"{flag} {text}: write a share, such as 0.05 or 5%; of 1 and more in percent, such as 150%")
     return share
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,7 +15,8 @@ from farm import speedups, stats, summaries
 from farm.errors import RequestError
 from farm.runs import runs_table
 from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
-from farm.store import Store
+from farm.statements import is_show_tables, kind_of_select, named_views
+from farm.store import Damaged, Store
 from farm.summaries import summary_of
 
 _PER_CALL = (
@@ -98,9 +98,6 @@ _SUMMARIES = ("facts", "replica_latencies", "cell_latencies")
 _BEHIND = {*_SUMMARIES, "calls"}
 """Tables that views are made of: empty where no view needs them, so that nobody may ask them."""
 
-_INDIRECT = {"query", "query_table"}
-"""Functions of DuckDB that read a table whose name is put together while they run."""
-
 _MISTAKES = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -145,23 +142,35 @@ class Column:
     about: str
 
 
-def query(store: Store, sql: str) -> pa.Table:
+def query(store: Store, sql: str, tell: Callable[[Damaged], None] | None = None) -> pa.Table:
     """The result of one SELECT over the views of `VIEWS`.
 
-    Nothing but what it asks for is read; parts that turn out to be damaged are left out (`store.damaged` names them).
+    Nothing but what it asks for is read; parts that turn out to be damaged are left out, as are run records that cannot
+    be read where it asks for runs: `tell` gets each of them.
     Raises RequestError, in a line or two, for anything else than one SELECT, for SQL that DuckDB refuses, and for
     SQL that reaches beyond the views.
     """
+    if is_show_tables(sql):  # DuckDB's own answer has what the views are made of, too
+        sql = f"SELECT unnest({list(VIEWS)}) AS name"
     try:
         wanted = _wanted(sql)
+        left_out = store.unreadable_runs() if "runs" in wanted and tell else []
         try:
-            return _answer(_sources(store, wanted), sql)
+            answer = _answer(_sources(store, wanted), sql)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            if isinstance(error, _MISTAKES) or not any(store.damaged(run) for run in store.measured_runs()):
+            damaged = (
+                [] if isinstance(error, _MISTAKES) else [d for r in store.measured_runs() for d in store.damaged(r)]
+            )
+            if not damaged:
                 raise
-            return _answer(_sources(store, wanted, store.read_measurements()), sql)
+            left_out += damaged
+            answer = _answer(_sources(store, wanted, store.read_measurements()), sql)
     except duckdb.Error as error:
         raise RequestError(_explained(error)) from error
+    if tell:
+        for each in left_out:
+            tell(each)
+    return answer
 
 
 def schema() -> list[Column]:
@@ -185,17 +194,15 @@ def schema_table() -> pa.Table:
 def _wanted(sql: str) -> frozenset[str]:
     """The sources that the SELECT reads. Raises RequestError where it is anything else than one SELECT.
 
-    A name that does not stand in the text is not read. Whether a view's latencies are, DuckDB's plan tells: it reads
-    no column that the answer does not need.
+    Whether a view's latencies are read, DuckDB's plan tells: it reads no column that the answer does not need.
     """
     with _confined({}) as connection:
-        kind = _kind_of_select(connection, sql)
+        kind = kind_of_select(connection, sql, VIEWS)
         # A PIVOT is several statements and does not say which tables it reads.
         asked = _tables(sql) if kind != duckdb.StatementType.MULTI else set()
         if hidden := asked & _BEHIND:
             raise RequestError(f"there is no view {min(hidden)}; there are {', '.join(VIEWS)}")
-        words = set(re.findall(r"\w+", sql.lower()))
-        named = set(VIEWS) if words & _INDIRECT else set(VIEWS) & words
+        named = named_views(connection, sql, VIEWS)
         views = named & set(_LATENCIES)
         plan = _plan(connection, sql) if views and kind == duckdb.StatementType.SELECT else None
     latencies = {
@@ -281,17 +288,6 @@ def _speedups(store: Store) -> pa.Table:
     derived = [speedups.current(store, run) for run in store.measured_runs()]
     plain = [SPEEDUP_SCHEMA.empty_table(), *(table.replace_schema_metadata(None) for table in derived)]
     return pa.concat_tables(plain, promote_options="default")
-
-
-def _kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.StatementType:
-    """The statement's type. Raises RequestError where it is anything else than one SELECT."""
-    statements = connection.extract_statements(sql)
-    # PIVOT is written like a SELECT and parsed as several statements in one.
-    reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
-    if len(statements) != 1 or statements[0].type not in reading:
-        found = ", ".join(statement.type.name for statement in statements) or "nothing"
-        raise RequestError(f"a query is one SELECT over {', '.join(VIEWS)}; this is {found}. Results are never changed")
-    return statements[0].type
 
 
 def _explained(error: duckdb.Error) -> str:

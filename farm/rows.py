@@ -49,6 +49,8 @@ class RunIdentity:
     """The driver's; a row's own is that of the node it was measured on."""
     architecture: Architecture | None = None
     """Of the model, to count its operations by; None where they cannot be counted."""
+    inputs_sha256: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """Of the timed inputs, by length and batch size."""
 
 
 @dataclass
@@ -118,6 +120,7 @@ def _identity(cell: Cell, log: ReplicaLog, identity: RunIdentity) -> dict[str, A
         "device": shape.device,
         "threads": shape.threads,
         "inputs": identity.inputs,
+        "inputs_sha256": identity.inputs_sha256.get((shape.length, shape.batch_size)),
         "environment": json.dumps(environment, sort_keys=True),
         "schema_version": SCHEMA_VERSION,
     }

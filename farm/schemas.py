@@ -32,6 +32,9 @@ _IDENTITY = [
     _column("device", pa.string(), "cpu or cuda"),
     _column("threads", pa.int32(), "compute threads the runtime was given"),
     _column("inputs", pa.string(), "full (text fills the length) or padded (texts from short to long, padded to it)"),
+    _column(
+        "inputs_sha256", pa.string(), "hash of the tokens of the timed inputs; null in results of before it was taken"
+    ),
 ]
 
 _PLACE = [

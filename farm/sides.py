@@ -33,7 +33,7 @@ SENTINEL_COLUMNS = {
 
 _COLUMNS = (
     *("hardware_class", "cohort", "cell", "role", "replica", "name", "length", "status", "round", "latency_ns"),
-    *("tainted", "options", "artifact_key", *SENTINEL_COLUMNS),
+    *("tainted", "options", "artifact_key", "inputs_sha256", *SENTINEL_COLUMNS),
 )
 
 
@@ -74,6 +74,10 @@ class SideCell(_Stored):
     accuracy: float | None
     log_speedup: Figure | None
     log_latency_ns: Figure | None
+    # Of files pinned before these were recorded they are unknown.
+    artifact_bytes: int | None = None
+    artifact_key: str | None = None
+    inputs_sha256: str | None = None
 
 
 class Side(_Stored):
@@ -172,10 +176,16 @@ def _cell(row: Row, processes: Sequence[Row]) -> SideCell:
     return SideCell(
         **{name: row[name] for name in SideCell.model_fields if name in row and name != "reasons"},
         reasons=tuple(row["reasons"] or ()),
-        options=next((each["options"] for each in processes if each["options"]), "{}"),
+        options=_first(processes, "options") or "{}",
+        artifact_key=_first(processes, "artifact_key"),
+        inputs_sha256=_first(processes, "inputs_sha256"),
         log_speedup=_figure(log_ratios_of(row), pilot) if compared else None,
         log_latency_ns=_figure([_log_turns(each) for each in ok], pilot) if row["status"] == "ok" else None,
     )
+
+
+def _first(processes: Sequence[Row], column: str) -> str | None:
+    return next((each[column] for each in processes if each[column]), None)
 
 
 def _figure(log_values: Sequence[stats.FloatArray], pilot: int) -> Figure | None:

@@ -27,7 +27,7 @@ from farm.schemas import MEASUREMENT_SCHEMA
 from farm.store import Store
 from tasks.cache import cache_folder, publish_file
 
-SUMMARY_VERSION = 2
+SUMMARY_VERSION = 3
 """Raise it when a summary's columns or their meaning change, so that stored ones are made anew."""
 
 ORIGIN_KEY = b"farm.origin"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from farm.sides import Side
+from farm.numerals import figure_text
+from farm.sides import Side, SideCell
 
 MOVED = 0.15
 """A sentinel's rate that moved by more than this says that the machine was another: as within a run."""
 
 DISTURBED_APART = 0.2
 """Shares of disturbed samples that differ by more than this are named: less is an ordinary day."""
+
+_SAME_CELL = ("name", "length", "batch_size", "device", "threads", "inputs")
 
 _UNTOLD = {"suite": ("name", "budget_s"), "machine": ("hostname", "usable_cpus", "smt_siblings", "hardware_class")}
 """What may differ without changing what is measured, or is said by something else."""
@@ -27,7 +30,64 @@ def differences(old: Side, new: Side) -> Iterator[str]:
         yield f"Model: not the same files ({old.model.get('name')}, {new.model.get('name')})."
     if old.farm_version != new.farm_version:
         yield f"Farm: {old.farm_version or 'unknown'} -> {new.farm_version or 'unknown'}."
+    yield from _of_cells(_pairs(old, new))
     yield from _state(old, new)
+
+
+def _of_cells(pairs: Sequence[tuple[SideCell, SideCell]]) -> Iterator[str]:
+    """What differs in cells of both runs beside their times: what they load, how often it is right, how large it is."""
+    other = sorted({after.length for before, after in pairs if _other_inputs(before, after)})
+    if other:
+        yield f"Timed inputs: other tokens at length {', '.join(map(str, other))}."
+    for title, tell in _OF_CELLS.items():
+        lengths: dict[str, list[int]] = {}
+        for before, after in pairs:
+            told = tell(before), tell(after)
+            if None not in told and told[0] != told[1]:
+                change = "" if tell is _artifact_key else f" {told[0]} -> {told[1]}"
+                lengths.setdefault(f"{after.name}{change}", []).append(after.length)
+        if lengths:
+            listed = (f"{name} ({', '.join(map(str, sorted(set(at))))})" for name, at in lengths.items())
+            yield f"{title}: {'; '.join(listed)}."
+
+
+def _pairs(old: Side, new: Side) -> list[tuple[SideCell, SideCell]]:
+    """The same cells of both runs, twins left out, of one hardware class where they share any."""
+    share = {cell.hardware_class for cell in old.cells} & {cell.hardware_class for cell in new.cells}
+    before, after = (
+        {
+            (cell.hardware_class if share else "", *(getattr(cell, name) for name in _SAME_CELL)): cell
+            for cell in side.cells
+            if cell.role != "twin"
+        }
+        for side in (old, new)
+    )
+    return [(before[key], cell) for key, cell in after.items() if key in before]
+
+
+def _other_inputs(old: SideCell, new: SideCell) -> bool:
+    known = old.inputs_sha256 is not None and new.inputs_sha256 is not None
+    return known and old.inputs_sha256 != new.inputs_sha256
+
+
+def _artifact_key(cell: SideCell) -> str | None:
+    return cell.artifact_key
+
+
+def _accuracy(cell: SideCell) -> str | None:
+    return None if cell.accuracy is None else f"{100 * cell.accuracy:.2f} %"
+
+
+def _megabytes(cell: SideCell) -> str | None:
+    return None if cell.artifact_bytes is None else f"{figure_text(cell.artifact_bytes / 1e6)} MB"
+
+
+_OF_CELLS: Mapping[str, Callable[[SideCell], str | None]] = {
+    "Prepared anew": _artifact_key,
+    "Accuracy": _accuracy,
+    "Size of what is deployed": _megabytes,
+}
+"""What is told of a cell, by the title of its line; two that read the same are the same."""
 
 
 def _libraries(side: Side) -> Mapping[str, Any]:

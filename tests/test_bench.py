@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from control_suites import Place, new_place
 from made_up import MACHINE
 
-from farm.bench import check_calibration, lay_out
+from farm.bench import check_calibration, inputs_sha256, lay_out
 from farm.cli.commands import run_app
 from farm.errors import RequestError
 from farm.events import Silent
@@ -25,6 +26,22 @@ from tasks.control_model import write_control_model
 from tasks.controls import Null
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
+
+
+def test_the_hash_of_inputs_is_of_names_shapes_and_bytes_in_order() -> None:
+    tokens = np.arange(6).reshape(1, 6)
+    mask = np.ones_like(tokens)
+    one = [{"input_ids": tokens, "attention_mask": mask}]
+    assert inputs_sha256(one) == inputs_sha256([{"attention_mask": mask.copy(), "input_ids": tokens.copy()}])
+    others = [
+        [{"input_ids": tokens, "mask": mask}],
+        [{"input_ids": mask, "attention_mask": tokens}],
+        [{"input_ids": tokens.reshape(2, 3), "attention_mask": mask}],
+        [{"input_ids": tokens.astype(np.int32), "attention_mask": mask}],
+        one * 2,
+        [],
+    ]
+    assert len({inputs_sha256(each) for each in [one, *others]}) == 1 + len(others)
 
 
 class Calibrated(Null):

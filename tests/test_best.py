@@ -215,6 +215,7 @@ def test_limits_are_read_with_their_units() -> None:
     assert parse_bytes("1.5 GiB", "") == 1_610_612_736
     assert parse_ns("20ms", "") == 20_000_000
     assert parse_share("5%", "") == parse_share("0.05", "") == 0.05
+    assert parse_share("150%", "") == 1.5
     assert parse_mix("64:7,256:3") == {64: 0.7, 256: 0.3}
     assert parse_mix("64,256") == {64: 0.5, 256: 0.5}
 

@@ -52,6 +52,15 @@ def test_a_threshold_lets_smaller_changes_pass(tmp_path: Path) -> None:
     assert compared(store, threshold=0.4).slower == ()
 
 
+@pytest.mark.parametrize(("lost", "passes"), [(1.5, True), (2.5, False)])
+def test_a_threshold_is_of_the_time_and_may_be_more_than_all_of_it(tmp_path: Path, lost: float, passes: bool) -> None:
+    slow = {**SPEEDUPS, "quantized": SPEEDUPS["quantized"] / (1 + lost)}
+    store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "speedups": slow})
+    compare_them = ["compare", run_name(0), run_name(1), "--results", str(tmp_path)]
+    assert run_app([*compare_them, "--threshold", "200%"]) == (0 if passes else 3)
+    assert run_app([*compare_them, "--threshold", "2"]) == 2, "2 % or 200 %?"
+
+
 def test_a_slower_machine_changes_no_speedup_and_widens_every_latency(tmp_path: Path) -> None:
     store = store_of(tmp_path, {"replicas": 5}, {"replicas": 5, "slower": 1.4})
     by_speedup, by_latency = compared(store), compared(store, "latency")
@@ -103,6 +112,35 @@ def test_libraries_settings_and_the_state_of_the_machine_are_told(tmp_path: Path
     assert "torch 2.12 -> 2.13" in told
     assert "methods.quantized.options.spinning none -> False" in told
     assert "fp32 products, GFLOP/s 200 -> 100 (-50 %)" in told
+
+
+def test_what_cells_load_how_right_it_is_and_how_large_is_told_where_it_changed(tmp_path: Path) -> None:
+    old = {"artifact_key": "a", "accuracy": 0.9, "artifact_bytes": 139_000_000, "replicas": 1}
+    store = store_of(tmp_path, old, old | {"artifact_key": "b", "accuracy": 0.89, "artifact_bytes": 69_000_000}, old)
+    first, changed, same = (side_of_run(store, run_name(number)) for number in range(3))
+    pin(first, tmp_path / "pinned.json")
+    for before in (first, read_pinned(tmp_path / "pinned.json")):
+        anew, accuracy, size = compare(before, changed).differences[-4:-1]
+        assert anew.startswith("Prepared anew: ") and "quantized (64, 128)" in anew and "~twin" not in anew
+        assert accuracy.startswith("Accuracy: ") and "quantized 90.00 % -> 89.00 % (64, 128)" in accuracy
+        assert size.startswith("Size") and "quantized 139 MB -> 69.0 MB (64, 128)" in size
+    assert not [line for line in compare(first, same).differences if "quantized" in line]
+
+
+def test_other_timed_inputs_are_told_where_both_runs_name_theirs(tmp_path: Path) -> None:
+    named = {"replicas": 1, "lengths": (64,)}
+    store = store_of(tmp_path, named | {"inputs_sha256": "a"}, named | {"inputs_sha256": "b"}, named)
+    first, other, unnamed = (side_of_run(store, run_name(number)) for number in range(3))
+    assert "Timed inputs: other tokens at length 64." in compare(first, other).differences
+    for new in (first, unnamed):
+        assert not [line for line in compare(first, new).differences if line.startswith("Timed")]
+
+
+def test_a_baseline_pinned_before_artifacts_were_told_says_nothing_of_them(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"artifact_key": "a", "artifact_bytes": 1}, {"artifact_key": "b", "artifact_bytes": 2})
+    old, new = sides(store)
+    stored = old.model_dump(exclude={"cells": {"__all__": {"artifact_key", "artifact_bytes"}}})
+    assert not [line for line in compare(Side.model_validate(stored), new).differences if "quantized" in line]
 
 
 def test_a_pinned_baseline_says_the_same_as_the_run_it_was_made_of(tmp_path: Path) -> None:

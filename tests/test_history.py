@@ -73,6 +73,41 @@ def test_several_cells_of_a_name_are_asked_about(tmp_path: Path) -> None:
         history_of(store, Selection("nothing"), "speedup")
 
 
+def test_what_no_run_has_is_answered_with_what_there_is(tmp_path: Path) -> None:
+    store = store_of(tmp_path, {"replicas": 1})
+    with pytest.raises(RequestError, match=r"has quantized with --length 99; there are: 64, 128$"):
+        history_of(store, Selection("quantized", 99), "speedup")
+    with pytest.raises(RequestError, match=r"quantized with --length 64 with --device cuda; there are: cpu$"):
+        history_of(store, Selection("quantized", 64, device="cuda"), "speedup")
+    with pytest.raises(RequestError) as refused:
+        history_of(store, Selection("nothing"), "speedup")
+    assert "twin" not in str(refused.value), "no history is told of those"
+
+
+def test_speedups_over_other_baselines_are_series_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number, baseline in enumerate(("pytorch", "onnxruntime", "quantized")):
+        run = run_name(number)
+        rows = [
+            measured_row("c", 0, name, latency_ms)
+            | {"run": run, "role": "baseline" if name == baseline else "candidate"}
+            for name, latency_ms in (("pytorch", 10.0), ("onnxruntime", 8.0), ("quantized", 5.0))
+        ]
+        store.publish_replica(run, "c", 0, rows)
+    with pytest.raises(RequestError, match="--baseline: onnxruntime, pytorch, quantized"):
+        history_of(store, Selection("quantized"), "speedup")
+    (entry,) = history_of(store, Selection("quantized", baseline="onnxruntime"), "speedup").entries
+    assert entry.value == pytest.approx(1.6, rel=0.01)
+    assert len(history_of(store, Selection("quantized"), "latency").entries) == 3, "a latency is over no baseline"
+    assert run_app(["history", "quantized", str(tmp_path), "--baseline", "pytorch"]) == 0
+
+
+def test_of_the_baselines_own_speedup_nothing_is_judged(store: Store) -> None:
+    found = history_of(store, Selection("pytorch", 64), "speedup")
+    assert [line for line in lines(found) if "--measure latency" in line] == list(lines(found))
+    assert not history_of(store, Selection("pytorch", 64), "latency").is_yardstick
+
+
 def test_the_command_prints_a_line_for_each_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["history", "quantized", str(store.root), "--length", "64"]) == 0
     printed = capsys.readouterr().out

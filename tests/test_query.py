@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from measured import LENGTHS, RUN, measured_row, run_record, simulated_cohort
 
+from farm import query as queries
 from farm import summaries
 from farm.errors import RequestError
 from farm.query import VIEWS, query, schema
@@ -137,6 +138,8 @@ HOSTILE = (
     "CREATE MACRO leak() AS TABLE SELECT * FROM read_text('/etc/passwd')",
     "CREATE SECRET (TYPE s3)",
     "EXPLAIN ANALYZE COPY (SELECT 1) TO 'out.csv'",
+    "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+    "EXPLAIN /* (FORMAT json) */ (ANALYZE, FORMAT json) CREATE TABLE t AS SELECT 1",
     "SELECT * FROM read_blob('/etc/hostname')",
     "SELECT * FROM read_json('/etc/passwd')",
     "SELECT * FROM parquet_metadata('results/measurements/*.parquet')",
@@ -223,6 +226,56 @@ def test_costs_are_answered_without_reading_samples(store: Store, monkeypatch: p
     query(store, "SELECT name, latency_p50_ms FROM cells")
     query(store, "SELECT * FROM replicas")
     assert set(asked) == {"facts", "cell_latencies", "replica_latencies"}
+
+
+def sources_of(store: Store, sql: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What is opened to answer it."""
+    opened: set[str] = set()
+    real = queries._sources
+
+    def recorded(of: Store, wanted: frozenset[str], *sound: pa.Table) -> object:
+        opened.update(wanted)
+        return real(of, wanted, *sound)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "_sources", recorded)
+        query(store, sql)
+    return opened
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT name, samples FROM cells",
+        "SELECT c.samples FROM Cells AS c -- of samples",
+        "SELECT samples.name FROM cells AS samples",
+        "SELECT 'FROM samples' AS told FROM main.cells",
+        "EXPLAIN SELECT samples FROM cells",
+        "SELECT samples FROM speedups",
+    ],
+)
+def test_a_column_named_like_a_view_reads_no_calls(store: Store, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+    assert "calls" not in sources_of(store, sql, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("FROM main.samples", 'FROM "Samples"', "FROM SAMPLES AS s", "FROM query_table('samples')", "FROM 'samples'"),
+        *("FROM query('FROM samples')", "FROM query_table('sam' || 'ples')"),
+        "TABLE samples",
+        *("WITH samples AS (FROM samples) FROM samples", "WITH cells AS (FROM samples) FROM cells"),
+        *("FROM runs SELECT * REPLACE ((SELECT max(latency_ns) FROM samples) AS run)", "SUMMARIZE samples"),
+        *("FROM runs WHERE EXISTS (FROM samples)", "EXPLAIN ANALYZE FROM samples", "FROM (DESCRIBE samples)"),
+        *("PIVOT samples ON length USING max(latency_ns)", "UNPIVOT samples ON latency_ms INTO NAME n VALUE v"),
+    ],
+)
+def test_calls_are_read_however_their_view_is_named(store: Store, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    assert "calls" in sources_of(store, source, monkeypatch)
+
+
+def test_the_tables_that_are_shown_are_the_views(store: Store) -> None:
+    assert query(store, "-- what is there?\nSHOW TABLES;").column("name").to_pylist() == list(VIEWS)
 
 
 def test_the_facts_have_no_column_of_samples() -> None:

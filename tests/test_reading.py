@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -74,6 +75,45 @@ def test_an_answer_never_replaces_a_result(results: Path, capsys: pytest.Capture
     assert run_app(["query", SELECT, str(results), "-o", str(part)]) == 2
     assert "among the results" in capsys.readouterr().err
     assert part.read_bytes() == before
+
+
+@pytest.mark.parametrize("comment", ["-- What is there?\n", "--\n"])
+def test_sql_may_begin_with_a_comment_and_come_from_standard_input(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, comment: str
+) -> None:
+    commented = f"{comment}{SELECT}"
+    direct = printed(capsys, "query", commented, str(results), "--format", "csv")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(commented))
+    assert printed(capsys, "query", "-", str(results), "--format", "csv") == direct
+    assert direct.startswith("name,length")
+    assert run_app(["query", "--formt", "csv"]) == 2, "an option that is none is no SQL"
+
+
+def test_what_is_no_text_on_standard_input_is_one_line(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), "utf-8"))
+    assert run_app(["query", "-", str(results)]) == 2
+    assert "standard input is not a text" in capsys.readouterr().err
+
+
+def test_a_run_record_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store_of(tmp_path, {"replicas": 1, "lengths": (64,)})
+    record = tmp_path / "runs" / f"{run_name(0)}.json"
+    record.write_text("{")
+    assert run_app(["query", "SELECT run FROM runs", str(tmp_path)]) == 0
+    assert f"note: left out {record}" in capsys.readouterr().err
+    assert run_app(["query", "SELECT DISTINCT run FROM replicas", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == "", "not asked for"
+
+
+def test_a_damaged_part_that_a_query_leaves_out_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = store_of(tmp_path, {"replicas": 2, "lengths": (64,)})
+    part = Path(str(store.part_path(run_name(0), "cpu-b1-l64", 1)))
+    content = part.read_bytes()
+    part.write_bytes(content[:200] + bytes(64) + content[264:])
+    assert run_app(["query", "SELECT * FROM samples LIMIT 1", str(tmp_path)]) == 0
+    assert f"note: left out {part}" in capsys.readouterr().err
 
 
 def test_the_schema_comes_in_every_format_with_units(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_a_worked_example_answers(results: Store, example: str) -> None:
     answer = query(results, example)
     assert answer.num_rows >= 1
     assert all(column.null_count < answer.num_rows for column in answer.columns), "a column of nothing teaches nothing"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.splitlines()[0][3:] for example in EXAMPLES])
+def test_a_worked_example_can_be_pasted_into_a_command(
+    results: Store, example: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_app(["query", example, str(results.root)]) == 0
+    argument = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(example))
+    assert run_app(["query", "-", str(results.root)]) == 0
+    assert sorted(capsys.readouterr().out) == sorted(argument)
 
 
 def test_the_pipeline_is_a_workflow_with_the_gate_as_a_step() -> None:

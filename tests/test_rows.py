@@ -47,6 +47,14 @@ def test_a_rows_libraries_are_those_of_the_node_it_was_measured_on() -> None:
         assert "software" not in environment["machine"]
 
 
+def test_rows_name_the_inputs_of_their_shape() -> None:
+    cohort = plan_of().cohorts[0]
+    shape = (cohort.workload.length, cohort.workload.batch_size)
+    log = ReplicaLog(cohort, replica=0, attempt=0, slot=SLOT)
+    rows = build_rows(log, RunIdentity("run", "suite", "full", MODEL, {}, inputs_sha256={shape: "ab", (1, 1): "cd"}))
+    assert {row["inputs_sha256"] for row in rows} == {"ab"}
+
+
 def test_a_cell_that_failed_gives_its_failure_alone() -> None:
     rows = _rows({"remarks": ["attention is not fused"]}, failed=True)
     assert all((row["status"], row["reasons"]) == ("failed", ["it broke"]) for row in rows)

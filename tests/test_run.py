@@ -64,6 +64,7 @@ def test_every_planned_cell_has_one_row(ended: Ended) -> None:
     names = ["control-null", "control-null~twin", "control-work", "control-wrong"]
     assert list(frame["name"]) == [*names, "raises at load", "segfaults", "hangs", "leaks"]
     assert frame["cell"].is_unique
+    assert [len(sha256) for sha256 in frame["inputs_sha256"].unique()] == [64], "all answered the same inputs"
 
 
 def test_what_works_is_measured_whatever_else_fails(ended: Ended) -> None:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 GATE_SAYS_SLOWER = 3
 """The exit code of a comparison that found something slower, or without a result."""
 
-THRESHOLD_HELP = "Stop only at what is shown to be slower by more than this share: 0.05 or 5%."
+THRESHOLD_HELP = (
+    "Stop only at what is shown to take longer by more than this share of its old time: 0.05 or 5%. The table's change "
+    "is of speed: 25% longer is 0.80x."
+)
 
 
 class Measure(StrEnum):
@@ -113,6 +116,9 @@ def history(
     hardware: Annotated[str | None, typer.Option(help="A hardware class; needed where runs have several.")] = None,
     inputs: Annotated[str | None, typer.Option(help="full or padded; needed where runs have both.")] = None,
     model: Annotated[str | None, typer.Option(help="The model's name; needed where runs have several.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="The method that speedups are over; needed where runs have several.")
+    ] = None,
     measure: MeasureOption = Measure.speedup,
 ) -> int:
     """One cell over all runs, with the steps in it."""
@@ -120,7 +126,7 @@ def history(
     from farm.history import Selection, history_of
     from farm.store import Store
 
-    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model)
+    selection = Selection(method, length, batch_size, threads, device, hardware, inputs, model, baseline)
     found = history_of(Store(results, read_only=True), selection, measure.value)
     make_console().print(to_rich(found), width=READING_WIDTH)
     return DONE

@@ -37,6 +37,9 @@ def to_rich(found: History) -> Group:
 
 def lines(found: History) -> Iterator[str]:
     """The sentences under the table."""
+    if found.is_yardstick:
+        yield "This is the baseline of these runs, and its speedup is 1 by definition: ask for --measure latency."
+        return
     for step in found.steps:
         yield f"From run {step.run} on {_word(step.ratio)}."
         yield from (f"  {line}" for line in step.differences)

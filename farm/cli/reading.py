@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from farm.cli.commands import ResultsArgument, app
 from farm.cli.exit_codes import DONE
 from farm.cli.output import error_console, write_to
 from farm.errors import RequestError
+
+if TYPE_CHECKING:
+    from farm.store import Damaged
 
 RunOption = Annotated[str | None, typer.Option("--run", help="A run's id; the newest if left out.")]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")]
@@ -71,9 +77,27 @@ def table(
     return DONE
 
 
-@app.command()
+class SqlCommand(TyperCommand):
+    """A command whose argument may begin with a comment of SQL, which looks like an option."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **settings: Any) -> Any:
+        shielded = [f" {each}" if re.match(r"--\s", each) else each for each in args]
+        return super().make_context(info_name, shielded, *more, **settings)
+
+
+SqlArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SQL]",
+        help="One SELECT over cells, replicas, samples, speedups, runs; - reads it from standard input: "
+        "farm query - < question.sql",
+    ),
+]
+
+
+@app.command(cls=SqlCommand)
 def query(
-    sql: Annotated[str | None, typer.Argument(help="One SELECT over cells, replicas, samples, speedups, runs.")] = None,
+    sql: SqlArgument = None,
     results: ResultsArgument = "results",
     format: Annotated[
         QueryFormat | None, typer.Option("--format", "-f", help="table unless FILE says another.")
@@ -88,10 +112,26 @@ def query(
 
     if sql is None and not schema:
         raise RequestError('give one SELECT, such as: farm query "SELECT * FROM speedups"')
-    answer = queries.schema_table() if schema else queries.query(Store(results, read_only=True), str(sql))
+    if schema:
+        answer = queries.schema_table()
+    else:
+        asked = _standard_input() if sql == "-" else str(sql)
+        answer = queries.query(Store(results, read_only=True), asked, _note)
     wanted = str(format or _by_suffix(output, list(QueryFormat)) or QueryFormat.table)
     write_to(output, FORMATS[wanted](answer), results)
     return DONE
+
+
+def _standard_input() -> str:
+    """The statement that a user pipes in. Raises RequestError for what is no text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"standard input is not a text in {error.encoding}: give one SELECT") from error
+
+
+def _note(left_out: Damaged) -> None:
+    error_console().print(f"note: left out {left_out.path}: {left_out.why}")
 
 
 def _by_suffix(output: Path | None, known: list[str]) -> str | None:
