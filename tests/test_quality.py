@@ -11,7 +11,6 @@ from farm.proportions import mcnemar, paired_difference_interval, wilson_interva
 from farm.quality import (
     LEAST_AGREEMENT,
     PARITY_LIMIT,
-    SAMPLE_TEXTS,
     accuracy_columns,
     agreement_fault,
     judge,
