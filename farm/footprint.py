@@ -32,7 +32,7 @@ class Footprint:
 
 def footprint_of(rows: Sequence[Row]) -> Footprint:
     """The footprint of a method from one row of SPEEDUP_SCHEMA for each of its lengths."""
-    keys = {row.get("artifact_key") for row in rows}
+    keys = dict.fromkeys(row.get("artifact_key") for row in rows)
     whole = len(rows) == 1 or None not in keys
     # By the artifact where all are known; else as if all lengths shared one.
     groups = [[row for row in rows if row.get("artifact_key") == key] for key in keys] if whole else [list(rows)]
