@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from farm.choice import Choice, Entrant, choose
+from farm.doubts import doubts
 from farm.errors import RequestError
 from farm.limits import Limits
 from farm.mixes import Shares, call_ms
@@ -17,16 +18,22 @@ from farm.tables import block_title, rows_by_block
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The choice for one hardware class, device, batch size, number of threads and kind of inputs."""
+    """The choice for one hardware class, device, batch size, number of threads and kind of inputs.
+
+    `mixed` says whether the shares of calls were given, so that speedups are of the mean latency over calls; else they
+    are geometric means over the lengths, and `shares` are alike. `doubts` say why not to build on it.
+    """
 
     title: str
     rows: tuple[Row, ...]
     shares: Shares
     limits: Limits
     choice: Choice
+    mixed: bool = False
+    doubts: tuple[str, ...] = ()
 
     def call_ms(self, entrant: Entrant) -> float:
-        """Mean milliseconds of a call in the mix."""
+        """Mean milliseconds of a call in the mix, modelled (`mixes.call_ms`)."""
         return call_ms(entrant.rows, self.shares)
 
     @property
@@ -47,7 +54,8 @@ def best_methods(speedups: pa.Table, limits: Limits, shares: Shares | None = Non
 
     Raises RequestError where a length of the mix was not measured in any block, or there is nothing to choose from.
     """
-    blocks = rows_by_block(speedups.to_pylist())
+    run = speedups.to_pylist()
+    blocks = rows_by_block(run)
     if not blocks:
         raise RequestError("nothing to choose from: the run has no results yet")
     measured = sorted({row["length"] for rows in blocks for row in rows})
@@ -57,10 +65,18 @@ def best_methods(speedups: pa.Table, limits: Limits, shares: Shares | None = Non
             f"--lengths: {', '.join(map(str, missing))} was not measured in this run, but "
             f"{', '.join(map(str, measured))}; measure with `farm run --lengths ...`"
         )
-    return [_verdict(rows, limits, shares) for rows in blocks]
+    return [_verdict(rows, run, limits, shares) for rows in blocks]
 
 
-def _verdict(rows: Sequence[Row], limits: Limits, shares: Shares | None) -> Verdict:
+def _verdict(rows: Sequence[Row], run: Sequence[Row], limits: Limits, shares: Shares | None) -> Verdict:
     choice = choose(rows, shares, limits)
     alike = {length: 1 / len(choice.lengths) for length in choice.lengths}
-    return Verdict(block_title(rows[0]), tuple(rows), shares or alike, limits, choice)
+    return Verdict(
+        title=block_title(rows[0]),
+        rows=tuple(rows),
+        shares=shares or alike,
+        limits=limits,
+        choice=choice,
+        mixed=shares is not None,
+        doubts=tuple(doubts(rows, run)),
+    )

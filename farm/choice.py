@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from farm import stats
 from farm.direct import paired_row
+from farm.footprint import Footprint, footprint_of
 from farm.limits import Limits, broken_limits
 from farm.mixes import Shares, time_weights, weighted_ratio
 from farm.ratios import (
@@ -28,11 +29,19 @@ SAME_SIZE = 0.01
 prefer a method."""
 
 
+_DEAREST = (
+    *(f"latency_p{percentile}_ns" for percentile in stats.PERCENTILE_SAMPLES if percentile != 50),
+    *("artifact_bytes", "prepare_s", "peak_rss_bytes"),
+)
+"""Where packs differ in these the largest counts: a limit is to be kept in all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entrant:
     """A method that has a speedup at every length of its block, and its price; None is what nobody measured.
 
-    `speedup` is the geometric mean over the lengths, `rows` one row of SPEEDUP_SCHEMA for each of them.
+    `speedup` is the geometric mean over the lengths, or that of their mix; `rows` one row of SPEEDUP_SCHEMA for each of
+    them. A baseline that was measured in several packs is one entrant: its rows are pooled over them.
     """
 
     name: str
@@ -40,9 +49,14 @@ class Entrant:
     speedup: Ratio
     accuracy: float | None
     accuracy_change: AccuracyChange | None
-    artifact_bytes: int | None
+    footprint: Footprint
     peak_rss_bytes: int | None
     rows: tuple[Row, ...]
+
+    @property
+    def artifact_bytes(self) -> int | None:
+        """Of the artifacts of all its lengths, as far as it is known which share one."""
+        return self.footprint.artifact_bytes
 
     @property
     def fails_gate(self) -> bool:
@@ -111,10 +125,7 @@ def choose(rows: Sequence[Row], shares: Shares | None = None, limits: Limits | N
     A method may be deployed if it has a speedup at every length that the baseline was measured at (or that has a
     share), and keeps the `limits`. Unless those say how much accuracy may be lost, the suite's own limit holds.
     """
-    methods: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        if row.get("role") != "twin":
-            methods.setdefault(row["name"], {}).setdefault(row["length"], row)
+    methods = _by_method(rows)
     baseline = next((cells for cells in methods.values() if not is_candidate(next(iter(cells.values())))), {})
     measured = tuple(sorted(length for length, row in baseline.items() if has_speedup(row)))
     lengths = measured if shares is None else tuple(sorted(shares))
@@ -128,6 +139,31 @@ def choose(rows: Sequence[Row], shares: Shares | None = None, limits: Limits | N
     leader = deployable[0] if deployable else None
     leads = {each.name: _lead(deployable[0], each, len(deployable) - 1, shares) for each in deployable[1:]}
     return Choice(lengths, entrants, leader, leads, left_out)
+
+
+def _by_method(rows: Iterable[Row]) -> dict[str, dict[int, Row]]:
+    """The row of each method at each length, twins left out; the baseline's of several packs are pooled."""
+    cells: dict[str, dict[int, list[Row]]] = {}
+    for row in rows:
+        if row.get("role") != "twin":
+            cells.setdefault(row["name"], {}).setdefault(row["length"], []).append(row)
+    return {name: {length: _pooled(found) for length, found in each.items()} for name, each in cells.items()}
+
+
+def _pooled(rows: Sequence[Row]) -> Row:
+    """The baseline of several packs as one row: the geometric mean of its medians, the dearest of its costs.
+
+    Methods are compared with the baseline of their own pack; this one is what stands for it as a method.
+    """
+    sound = [row for row in rows if has_speedup(row)]
+    if len(sound) < 2:
+        return sound[0] if sound else rows[0]
+    known = {column: [row[column] for row in sound if row.get(column) is not None] for column in sound[0]}
+    means = {
+        name: stats.geometric_mean(known[name]) for name in ("latency_p50_ns", "baseline_p50_ns") if known.get(name)
+    }
+    dearest = {name: max(values) for name in _DEAREST if (values := known.get(name))}
+    return {column: values[0] if values else None for column, values in known.items()} | dearest | means
 
 
 def pareto_front(entrants: Iterable[Entrant]) -> tuple[str, ...]:
@@ -174,19 +210,17 @@ def _why_incomplete(cells: Mapping[int, Row], lengths: Sequence[int]) -> str | N
 def _entrant(name: str, rows: Sequence[Row], baseline: Sequence[Row], shares: Shares | None) -> Entrant:
     judged = accuracy_row(rows)
     is_baseline = not is_candidate(rows[0])
-    # What a method takes is what its dearest length takes.
-    largest = {
-        column: max((row[column] for row in rows if row.get(column) is not None), default=None)
-        for column in ("artifact_bytes", "peak_rss_bytes")
-    }
     return Entrant(
         name=name,
         is_baseline=is_baseline,
         speedup=Ratio(1.0) if is_baseline else _over_lengths(rows, rows, baseline, shares),
         accuracy=judged["accuracy"] if judged else None,
         accuracy_change=accuracy_change(judged) if judged else None,
-        artifact_bytes=largest["artifact_bytes"],
-        peak_rss_bytes=largest["peak_rss_bytes"],
+        footprint=footprint_of(rows),
+        # What a process takes is what that of its dearest length takes.
+        peak_rss_bytes=max(
+            (row["peak_rss_bytes"] for row in rows if row.get("peak_rss_bytes") is not None), default=None
+        ),
         rows=tuple(rows),
     )
 

@@ -144,8 +144,9 @@ def _subject(results: Results, verdict: Verdict, name: str | None) -> _Subject:
         and row["length"] in verdict.shares
     }
     if not rows:
-        known = ", ".join(sorted({row["name"] for row in verdict.rows}))
-        raise RequestError(f"--export: {chosen} has no result in this run; methods there: {known}")
+        with_result = [row for row in verdict.rows if row["role"] != "twin" and row["status"] == "ok"]
+        known = ", ".join(sorted({row["name"] for row in with_result})) or "none"
+        raise RequestError(f"--export: {chosen} has no result in this run; methods that have one: {known}")
     return _Subject(
         chosen, find_method(next(iter(rows.values()))["method"]), _model(results), dict(sorted(rows.items()))
     )
@@ -192,9 +193,9 @@ def _ask(nursery: Nursery, log: Path, kind: Any, name: str, *arguments: Any, lim
 def _expected(
     nursery: Nursery, subject: _Subject, artifacts: Mapping[int, Artifact], logs: Path
 ) -> list[dict[str, Any]]:
-    """The logits of the texts at the shortest length that holds each, from processes set up as cells are."""
+    """The logits of the texts at each length they are checked at, from processes set up as cells are."""
     cases = []
-    for length, texts in _by_length(subject).items():
+    for length, texts in _by_length(subject, artifacts).items():
         workload = subject.workload(length)
         batches = [
             {name: np.repeat(array, workload.batch_size, axis=0) for name, array in one.items()}
@@ -226,14 +227,21 @@ def _answers(
     return [batch[0] for batch in ready.logits]
 
 
-def _by_length(subject: _Subject) -> dict[int, list[str]]:
-    """Each text at the shortest exported length that holds it; all of them at the longest where none does."""
+def _by_length(subject: _Subject, artifacts: Mapping[int, Artifact]) -> dict[int, list[str]]:
+    """The texts to check at each length: where it has an artifact of its own, all that it holds, so that none goes
+    unchecked; else those of which it is the shortest that holds them. A length too short for all gets all, cut."""
+    whole = encode_sentences(subject.model, CHECK_TEXTS, max(subject.rows))["attention_mask"].sum(axis=1)
+    tokens = dict(zip(CHECK_TEXTS, map(int, whole), strict=True))
     found: dict[int, list[str]] = {}
-    longest = max(subject.rows)
-    whole = encode_sentences(subject.model, CHECK_TEXTS, longest)["attention_mask"].sum(axis=1)
-    for text, used in zip(CHECK_TEXTS, whole, strict=True):
-        length = next(length for length in subject.rows if length >= used)
-        found.setdefault(length, []).append(text)
+    seen: set[str] = set()
+    shorter = 0
+    for length in sorted(subject.rows):
+        own = artifacts[length].key not in seen
+        held = [text for text in CHECK_TEXTS if tokens[text] <= length and (own or tokens[text] > shorter)]
+        if held or own:
+            found[length] = held or list(CHECK_TEXTS)
+        seen.add(artifacts[length].key)
+        shorter = length
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from farm.errors import RequestError
+from farm.footprint import footprint_of
 from farm.ratios import Row, accuracy_row, is_candidate
 from farm.stats import PERCENTILE_SAMPLES
 
@@ -17,7 +18,8 @@ _NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a method may cost; None where anything may. `percentiles_ns` are by percentile, at every length."""
+    """What a method may cost; None where anything may. `percentiles_ns` are by percentile, at every length, and
+    `artifact_bytes` of the artifacts of all lengths together."""
 
     accuracy_drop_points: float | None = None
     artifact_bytes: int | None = None
@@ -31,9 +33,9 @@ def broken_limits(rows: Sequence[Row], limits: Limits) -> list[str]:
     if limits.accuracy_drop_points is not None and is_candidate(rows[0]):
         said += _accuracy(rows, limits.accuracy_drop_points)
     if limits.artifact_bytes is not None:
-        said += _bytes(rows, "artifact_bytes", "its size", limits.artifact_bytes)
+        said += _size(rows, limits.artifact_bytes)
     if limits.peak_rss_bytes is not None:
-        said += _bytes(rows, "peak_rss_bytes", "its peak memory", limits.peak_rss_bytes)
+        said += _memory(rows, limits.peak_rss_bytes)
     for percentile, limit_ns in sorted(limits.percentiles_ns.items()):
         said += _latency(rows, percentile, limit_ns)
     return said
@@ -47,11 +49,21 @@ def _accuracy(rows: Sequence[Row], limit: float) -> list[str]:
     return [f"loses {drop:.2f} points of accuracy, more than {limit:g}"] if drop > limit else []
 
 
-def _bytes(rows: Sequence[Row], column: str, what: str, limit: int) -> list[str]:
-    known = [row[column] for row in rows if row.get(column) is not None]
+def _size(rows: Sequence[Row], limit: int) -> list[str]:
+    """Of the artifacts of all lengths together: that is what a deployment has to hold."""
+    footprint = footprint_of(rows)
+    size = footprint.artifact_bytes
+    if size is None or any(row.get("artifact_bytes") is None for row in rows):
+        return [f"its size is not known; the limit is {limit / 1e6:.0f} MB"]
+    told = f"its size{footprint.over_lengths}, {size / 1e6:.0f} MB, is above {limit / 1e6:.0f} MB"
+    return [told] if size > limit else []
+
+
+def _memory(rows: Sequence[Row], limit: int) -> list[str]:
+    known = [row["peak_rss_bytes"] for row in rows if row.get("peak_rss_bytes") is not None]
     if len(known) < len(rows):
-        return [f"{what} is not known; the limit is {limit / 1e6:.0f} MB"]
-    return [f"{what}, {max(known) / 1e6:.0f} MB, is above {limit / 1e6:.0f} MB"] if max(known) > limit else []
+        return [f"its peak memory is not known; the limit is {limit / 1e6:.0f} MB"]
+    return [f"its peak memory, {max(known) / 1e6:.0f} MB, is above {limit / 1e6:.0f} MB"] if max(known) > limit else []
 
 
 def _latency(rows: Sequence[Row], percentile: int, limit_ns: int) -> list[str]:

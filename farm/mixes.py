@@ -13,9 +13,10 @@ Shares = Mapping[int, float]
 
 
 def call_ms(rows: Sequence[Row], shares: Shares) -> float:
-    """Mean milliseconds of a call in the mix, from one row of a method for each of its lengths.
+    """Mean milliseconds of a call in the mix, modelled from one row of a method for each of its lengths.
 
-    The baseline's median over the speedup, so that methods of one cohort compare as their paired ratios do.
+    The median of the baseline of the row's own cohort over the row's speedup, and no median of the method's calls: so
+    methods of one cohort compare as their paired ratios do.
     """
     return sum(shares[row["length"]] * _ms(row) for row in rows)
 

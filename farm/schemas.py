@@ -248,6 +248,7 @@ SPEEDUP_SCHEMA = pa.schema(
             pa.int64(),
             "size of what loading reads: the artifact's files, the model's weights where it needs them",
         ),
+        MEASUREMENT_SCHEMA.field("artifact_key"),
         _column("prepare_s", pa.float64(), "seconds to make the artifact"),
         MEASUREMENT_SCHEMA.field("prepare_steps"),
         _column("load_s", pa.float64(), "median seconds to load it"),

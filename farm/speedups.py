@@ -24,7 +24,7 @@ from farm.roofline import roofline
 from farm.schemas import MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA
 from farm.store import PARTS_KEY, Store
 
-DERIVATION_VERSION = 4
+DERIVATION_VERSION = 5
 """Raise it when the same measurements would give other speedups, so that stored ones are made again."""
 
 STATE_ROUNDS = 5

@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from made_up import speedup_row
 from rich.console import Console
 from several_runs import store_of
+from verdicts import NO_LIMITS, baseline, method, verdict_of, wild
 
-from farm.best import Verdict, best_methods
 from farm.cli.best_text import lines, to_rich
 from farm.cli.commands import run_app
 from farm.errors import RequestError
 from farm.limits import Limits, parse_bytes, parse_mix, parse_ns, parse_share
 from farm.mixes import call_ms, time_weights, weighted_ratio
-from farm.schemas import SPEEDUP_SCHEMA
-
-NO_LIMITS = Limits()
-
-
-def method(name: str, speedups: Sequence[float], lengths: Sequence[int] = (64, 256), **changes: Any) -> list[Any]:
-    """Rows of a method with these speedups, its replicas a few per mille apart."""
-    rows = []
-    for length, speedup in zip(lengths, speedups, strict=True):
-        ratios = [[math.log(speedup) + offset] * 6 for offset in (-0.003, 0.002, 0.0, -0.001, 0.002)]
-        row = speedup_row(name, length, speedup=speedup, latency_p50_ns=1e6 * length / speedup)
-        rows.append(row | {"log_ratios": ratios, "baseline_p50_ns": 1e6 * length} | changes)
-    return rows
-
-
-def baseline(**changes: Any) -> list[Any]:
-    return [speedup_row("pytorch", length, **changes) for length in (64, 256)]
-
-
-def verdict_of(*rows: Any, limits: Limits = NO_LIMITS, shares: dict[int, float] | None = None) -> Verdict:
-    table = pa.Table.from_pylist([row for each in rows for row in each], schema=SPEEDUP_SCHEMA)
-    (found,) = best_methods(table, limits, shares)
-    return found
 
 
 def test_the_mix_of_lengths_decides() -> None:
@@ -96,6 +70,7 @@ def test_each_limit_rules_out_with_its_numbers() -> None:
         accuracy=0.8,
         accuracy_drop_points=1.2,
         artifact_bytes=200_000_000,
+        artifact_key="one",
         peak_rss_bytes=3_000_000_000,
         latency_p99_ns=50e6,
     )
@@ -111,7 +86,7 @@ def test_each_limit_rules_out_with_its_numbers() -> None:
     plain = baseline(accuracy=0.88, artifact_bytes=1, peak_rss_bytes=1, latency_p99_ns=1e6)
     for limits, said in [
         (Limits(accuracy_drop_points=0.2), "loses 1.20 points of accuracy, more than 0.2"),
-        (Limits(artifact_bytes=150_000_000), "its size, 200 MB, is above 150 MB"),
+        (Limits(artifact_bytes=150_000_000), "its size for 2 lengths, 200 MB, is above 150 MB"),
         (Limits(peak_rss_bytes=10**9), "its peak memory, 3000 MB, is above 1000 MB"),
         (Limits(percentiles_ns={99: 20_000_000}), "p99 at length 64, 50 ms, is above 20 ms"),
     ]:
@@ -143,17 +118,6 @@ def test_a_tie_is_called_a_tie() -> None:
     found = verdict_of(baseline(), method("a", (2.0, 2.0)), other, shares={64: 0.5, 256: 0.5})
     assert "b" in found.choice.ties
     assert any(line.startswith("Level with a") for line in lines(found))
-
-
-def wild(name: str, speedup: float) -> list[Any]:
-    """A method whose replicas are far apart."""
-    rows = method(name, (speedup, speedup))
-    for row in rows:
-        row["log_ratios"] = [
-            [each + offset for each in rounds]
-            for rounds, offset in zip(row["log_ratios"], (0.4, -0.4, 0.4, -0.4, 0.0), strict=True)
-        ]
-    return rows
 
 
 def test_there_is_always_a_runner_up_and_why_it_lost() -> None:
@@ -241,4 +205,5 @@ def test_the_command_names_the_method_to_deploy(tmp_path: Path, capsys: pytest.C
     printed = " ".join(capsys.readouterr().out.split())
     assert "Deploy onnxruntime:" in printed
     assert "quantized: loses 1.62 points of accuracy, more than 0.5" in printed
-    assert "Calls: 70 % of 64 tokens, 30 % of 128 tokens" in printed
+    assert "Mean latency over calls, shares: 70 % of 64 tokens, 30 % of 128 tokens" in printed
+    assert "(modelled)" in printed and "ms a call: modelled (mean over these calls)" in printed

@@ -11,6 +11,7 @@ from made_up import speedup_row
 
 from farm.choice import choose, pareto_front
 from farm.limits import Limits
+from farm.mixes import call_ms
 
 MEGABYTE = 10**6
 
@@ -50,6 +51,24 @@ def test_methods_of_unlike_cohorts_are_compared_by_their_own_baselines() -> None
     assert lead.low is not None and together.low is not None
     assert lead.speedup == pytest.approx(together.speedup)
     assert lead.low < together.low
+
+
+def test_a_baseline_of_several_packs_is_one_and_each_method_is_held_against_its_own() -> None:
+    first = _baseline(cohort="one", latency_p50_ns=4e6, baseline_p50_ns=4e6, peak_rss_bytes=5)
+    second = _baseline(cohort="two", latency_p50_ns=1e6, baseline_p50_ns=1e6, peak_rss_bytes=7)
+    near, far = (
+        _rows(name, 2.0, cohort=pack, baseline_p50_ns=ns)
+        for name, pack, ns in (("near", "one", 4e6), ("far", "two", 1e6))
+    )
+    found = choose([*first, *near, *second, *far], {64: 0.5, 128: 0.5})
+    by_name = {each.name: each for each in found.entrants}
+    times = {name: call_ms(each.rows, {64: 0.5, 128: 0.5}) for name, each in by_name.items()}
+    assert times == pytest.approx({"pytorch": 2.0, "near": 2.0, "far": 0.5})
+    assert by_name["near"].speedup.speedup == pytest.approx(2.0, rel=0.01)
+    assert by_name["far"].speedup.speedup == pytest.approx(2.0, rel=0.01)
+    assert by_name["pytorch"].peak_rss_bytes == 7
+    broken = [row | {"status": "failed", "speedup": None} for row in first]
+    assert call_ms(choose([*broken, *second, *far]).entrants[-1].rows, {64: 0.5, 128: 0.5}) == pytest.approx(1.0)
 
 
 def test_what_cannot_be_told_from_the_fastest_is_a_tie() -> None:

@@ -154,6 +154,52 @@ def test_an_artifact_of_other_library_versions_is_said_to_be_another(model: Mode
         assert said in export._told(Path("served"), subject, {12: made})
 
 
+def test_texts_are_checked_at_every_length_with_an_artifact_of_its_own(model: ModelInfo) -> None:
+    rows: dict[int, Any] = {length: {} for length in (4, 24, 32)}
+    subject = export._Subject("any", find_method("torchscript-fp32"), model, rows)
+    own = {length: Artifact(f"{length:024}", "", 0, 1.0, cached=True) for length in rows}
+    assert export._by_length(subject, own) == {length: list(CHECK_TEXTS) for length in rows}
+    shared = dict.fromkeys(rows, own[4])
+    assert export._by_length(subject, shared) == {4: list(CHECK_TEXTS), 24: list(CHECK_TEXTS)}
+
+
+@pytest.mark.parametrize("content", ["0.5", "nan"])
+def test_the_check_runs_the_artifact_of_every_length(tmp_path: Path, model: ModelInfo, content: str) -> None:
+    (tmp_path / "run.py").write_text((PROGRAMS / "run.py").read_text())
+    (tmp_path / "tokenizer.json").write_text((Path(model.folder) / "tokenizer.json").read_text())
+    (tmp_path / "runtime.py").write_text(
+        "def load(folder, settings):\n"
+        "    logit = float((folder / 'model').read_text())\n"
+        "    return lambda arrays: [[logit, 0.0]]\n"
+    )
+    for place in ("short", "long"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "model").write_text("1.0")
+    padding = {"id": 0, "token": "[PAD]", "side": "right", "truncation_side": "right"}
+    settings = {"artifacts": {"24": "short", "48": "long"}, "batch_size": 1, "cores": [], "threads": 1}
+    settings |= {"inputs": list(model.input_names), "padding": padding, "method": "any", "run": RUN}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    cases = [{"text": "good", "length": length, "logits": [1.0, 0.0]} for length in (24, 48)]
+    (tmp_path / "expected.json").write_text(json.dumps(cases))
+    assert "the same logits on 1 texts, length 24, 48:" in run_example(tmp_path, "--check")
+    (tmp_path / "long" / "model").write_text(content)
+    with pytest.raises(AssertionError, match="NOT the same at length 48: logits"):
+        run_example(tmp_path, "--check")
+
+
+def test_only_methods_with_a_result_are_offered_for_export(tmp_path: Path, model: ModelInfo) -> None:
+    results = results_of(tmp_path / "results", model, "control-null", "control-work")
+    here = describe_machine().hardware_class
+    odd = [
+        measured_row("c12", 1, "no-result", 1.0, status="unsupported", hardware_class=here, length=12),
+        measured_row("c12", 1, "control-null~twin", 1.0, role="twin", hardware_class=here, length=12),
+    ]
+    Store(tmp_path / "results").publish_replica(RUN, "c12", 1, odd)
+    results = Results(tmp_path / "results")
+    with pytest.raises(RequestError, match=r"no-result has no result.*that have one: control-null, control-work$"):
+        exported(results, tmp_path / "new", "no-result")
+
+
 def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, model: ModelInfo) -> None:
     results = results_of(tmp_path / "results", model, "control-null", "control-work")
     taken = tmp_path / "taken"

@@ -61,7 +61,9 @@ def test_the_price_is_told_beside_the_baselines() -> None:
     assert _fact(found, "Latency") == (
         "32.0 ms median at 64 tokens instead of 64.0 ms; 64.0 ms at 128 instead of 128 ms"
     )
-    assert _fact(found, "Size") == "70 MB on disk instead of 268 MB; 300 MB of memory at most instead of 600 MB"
+    assert (
+        _fact(found, "Size") == "70 MB on disk per length instead of 268 MB; 300 MB of memory at most instead of 600 MB"
+    )
     assert _fact(found, "Accuracy") == "88.00 % -1.50 points against the baseline, on 678 held-out texts"
     assert _fact(found, "Start-up") == "0.500 s to load; prepared once in 40.0 s; paid off after 1 234 calls"
 

@@ -11,11 +11,12 @@ import typer
 from farm.addresses import named_place
 from farm.cli.commands import ResultsArgument, app
 from farm.cli.exit_codes import DONE
-from farm.cli.output import READING_WIDTH, make_console, require_elsewhere, write
+from farm.cli.output import READING_WIDTH, error_console, make_console, require_elsewhere, write
 from farm.cli.reading import RunOption
 from farm.errors import RequestError
 
 if TYPE_CHECKING:
+    from farm.results import Results
     from farm.sides import Side
 
 GATE_SAYS_SLOWER = 3
@@ -94,6 +95,7 @@ def _side(named: str | None, results: str) -> Side:
 
     place = _place(named)
     found = Results(results, named) if place is None else Results(place)
+    _tell_damage(found)
     return side_of_run(found.store, found.run)
 
 
@@ -103,6 +105,12 @@ def _place(named: str | None) -> str | None:
         return None
     place = named_place(named)
     return place if "://" in named or Path(place).is_dir() else None
+
+
+def _tell_damage(found: Results) -> None:
+    """Say which damaged files the conclusion leaves out, on the error console, as `farm table` does."""
+    for warning in found.warnings():
+        error_console().print(f"note: {warning}")
 
 
 @app.command()
@@ -137,10 +145,11 @@ def best(
     results: ResultsArgument = "results",
     run: RunOption = None,
     lengths: Annotated[
-        str | None, typer.Option(help="Shares of calls by length, such as 64:0.7,256:0.3; all alike if left out.")
+        str | None,
+        typer.Option(help="Shares of calls by length, such as 64:0.7,256:0.3; their geometric mean if left out."),
     ] = None,
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Points below the baseline's accuracy.")] = None,
-    max_size: Annotated[str | None, typer.Option(help="Of the artifact, such as 150MB.")] = None,
+    max_size: Annotated[str | None, typer.Option(help="Of the artifacts of all lengths, such as 150MB.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Peak of the process, such as 1.5GB.")] = None,
     p50: Annotated[str | None, typer.Option(help="Median latency at every length, such as 20ms.")] = None,
     p90: Annotated[str | None, typer.Option(help="90th percentile at every length.")] = None,
@@ -161,6 +170,8 @@ def best(
     from farm.limits import Limits, parse_bytes, parse_mix, parse_ns, parse_points
     from farm.results import Results
 
+    if export is None and (method is not None or block is not None):
+        raise RequestError("--method and --block say what --export DIR writes: add --export, or leave them out")
     percentiles = {
         name: text for name, text in (("p50", p50), ("p90", p90), ("p95", p95), ("p99", p99)) if text is not None
     }
@@ -175,6 +186,7 @@ def best(
     found = Results(results, run)
     verdicts = best_methods(found.speedups_table(), limits, parse_mix(lengths) if lengths is not None else None)
     make_console().print(to_rich(verdicts, found.run), width=READING_WIDTH)
+    _tell_damage(found)
     if export is not None:
         write(export_method(found, verdicts, export, method, block).told)
     return DONE

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from farm import caveats, disturbances, packs, stats
+from farm import caveats, packs
 from farm.choice import Choice, Entrant
+from farm.doubts import doubts, one_replica, roughness
 from farm.figures import figures_of
 from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
-from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_candidate, is_unresolved
+from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_candidate
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
 """How far to trust an answer: to the last percent; to choose by; as a first look; not at all."""
@@ -51,10 +52,10 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
         return Answer(
             "No answer:", "", "", f"{baseline} has no result to compare with ({why}).", (), "doubtful", (), ()
         )
-    doubts = tuple(_doubts(rows, run))
-    rough = tuple(_roughness(winner, choice))
+    why_not = tuple(doubts(rows, run))
+    rough = tuple(roughness(winner, choice))
     sureness: Sureness = (
-        "doubtful" if doubts else "rough" if _one_replica(winner, choice) else "open" if rough else "solid"
+        "doubtful" if why_not else "rough" if one_replica(winner, choice) else "open" if rough else "solid"
     )
     return Answer(
         verb="Stay with" if winner.is_baseline else "Deploy",
@@ -63,7 +64,7 @@ def answer(rows: Sequence[Row], run: Sequence[Row], choice: Choice, baseline: st
         sentence=_sentence(winner, choice, baseline),
         facts=tuple(_facts(winner, choice, rows, baseline)),
         sureness=sureness,
-        doubts=(*doubts, *rough),
+        doubts=(*why_not, *rough),
         notes=tuple(_notes(winner, choice)),
     )
 
@@ -142,7 +143,7 @@ def _size(winner: Entrant, baseline: Entrant | None, rows: Sequence[Row]) -> Ite
     if winner.artifact_bytes is None:
         return
     other = None if winner.is_baseline or baseline is None else baseline
-    detail = f"on disk{_instead(other.artifact_bytes if other else None)}"
+    detail = f"on disk{winner.footprint.over_lengths}{_instead(other.artifact_bytes if other else None)}"
     if winner.peak_rss_bytes is not None:
         memory = f"{winner.peak_rss_bytes / 1e6:.0f} MB of memory at most"
         # Of every pack, as in the tables.
@@ -159,9 +160,8 @@ def _start(winner: Entrant) -> Iterator[Fact]:
     figures = figures_of(winner.rows)
     if "load_s" not in figures:
         return
-    prepared = (
-        f"prepared once in {figure_text(figures['prepare_s'][1])} s" if figures.get("prepare_s", (0, 0))[1] else ""
-    )
+    prepare_s = winner.footprint.prepare_s
+    prepared = f"prepared once in {figure_text(prepare_s)} s" if prepare_s else ""
     broken_even = [row["break_even_calls"] for row in winner.rows if row.get("break_even_calls") is not None]
     paid = f"paid off after {max(broken_even):,} calls".replace(",", " ") if broken_even else ""
     detail = "; ".join(part for part in ("to load", prepared, paid) if part)
@@ -197,43 +197,6 @@ def _percent_ends(lead: Ratio) -> str:
     if lead.low is None or lead.high is None:
         return found
     return f"{found} [{100 * (lead.low - 1):+.1f}, {100 * (lead.high - 1):+.1f}]"
-
-
-def _doubts(rows: Sequence[Row], run: Sequence[Row]) -> Iterator[str]:
-    """Why the numbers of the block should not be built on."""
-    apart = caveats.twins_apart(run)
-    if off := packs.lengths_text((row for row in apart if any(row is twin for twin in rows)), rows):
-        yield f"The baseline differs from its own twin at length {off}."
-    if too := disturbances.too_disturbed(rows):
-        yield f"Over half of the rounds were disturbed at length {packs.lengths_text(too, rows)}."
-    if not any(row.get("role") == "twin" and has_speedup(row) for row in rows):
-        yield "No A/A twin was measured, so nothing shows how far two equal processes come out apart."
-
-
-def _roughness(winner: Entrant, choice: Choice) -> Iterator[str]:
-    """Why the answer is good for a first look only."""
-    judged = choice.leader if winner.is_baseline else winner
-    if _one_replica(winner, choice):
-        yield (
-            "One set of processes was measured; how much fresh ones would differ is taken from experience, not from "
-            "this machine."
-        )
-    elif _replicas(judged) < stats.PILOT_REPLICAS:
-        yield f"Only {_replicas(judged)} sets of processes were measured: too few to tell close methods apart."
-    elif judged is not None and any(map(is_unresolved, judged.rows)):
-        yield "Some of its intervals are wider than the effort aimed at, so the last percent is open."
-
-
-def _replicas(judged: Entrant | None) -> int:
-    """How many sets of processes the least certain of its lengths rests on."""
-    known = [row["replicas"] for row in judged.rows if row.get("replicas")] if judged is not None else []
-    return min(known, default=stats.PILOT_REPLICAS)
-
-
-def _one_replica(winner: Entrant, choice: Choice) -> bool:
-    judged = choice.leader if winner.is_baseline else winner
-    kinds = {row.get("interval") for row in judged.rows} if judged is not None else set()
-    return _replicas(judged) == 1 or bool(kinds & {"one-replica", "one-round"})
 
 
 def _notes(winner: Entrant, choice: Choice) -> Iterator[str]:
