@@ -54,7 +54,9 @@ def report(
         path = _checked(output or Path(f"{plot_named(plot)}.png"), "png", "svg")
         require_elsewhere(path, "-o", results)
         format = path.suffix.lower().removeprefix(".")
-        content = report_picture(Results(results, run), plot, format, block, (theme or Theme.light).value, length)
+        content = report_picture(
+            Results(results, run), plot, format, block, (theme or Theme.light).value, length=length
+        )
     try:
         path.write_bytes(content)
     except OSError as error:

@@ -24,7 +24,10 @@ FORMATS = ("png", "svg")
 def to_image(
     spec: Mapping[str, Any], title: str, subtitle: str | Sequence[str], format: str, mode: Mode = "light"
 ) -> bytes:
-    """A plot's specification as the bytes of a picture, with a title and lines under it. Raises RequestError for another format."""
+    """A plot's specification as the bytes of a picture, with a title and lines under it.
+
+    Raises RequestError for another format.
+    """
     if format not in FORMATS:
         raise RequestError(f"no picture format {format!r}; there are {', '.join(FORMATS)}")
     whole = {

@@ -70,8 +70,8 @@ def place_labels(
     """For each point, first come first served, the side on which its name fits; None where there is no room.
 
     `speeds` are drawn on a logarithmic scale from left to right over `width` pixels that has room for the `ends`,
-    `heights` on a linear one upwards that has room for the `others` and for rules at the `lines`. The first `always` names are placed whatever they
-    cover, as little as can be, a line further off if need be.
+    `heights` on a linear one upwards that has room for the `others` and for rules at the `lines`. The first `always`
+    names are placed whatever they cover, as little as can be, a line further off if need be.
     """
     across = _spread([math.log(speed) for speed in speeds], width, [math.log(end) for end in ends])
     down = [HEIGHT_PIXELS - at for at in _spread([*heights, *lines], HEIGHT_PIXELS, others)]

@@ -218,4 +218,5 @@ def _ratio(row: Row) -> Ratio:
 def _figure(value: float | None, unit: float = 1.0, whole: bool = False) -> str:
     if value is None:
         return "-"
-    return f"{value / unit:.0f}" if whole else figure_text(value / unit)
+    # Thousands as in the answer's words.
+    return f"{value / unit:,.0f}".replace(",", " ") if whole else figure_text(value / unit)

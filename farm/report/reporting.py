@@ -41,7 +41,7 @@ def report_html(results: Results) -> str:
 
 
 def report_picture(
-    results: Results, plot: str, format: str, block: int = 1, mode: Mode = "light", length: int | None = None
+    results: Results, plot: str, format: str, block: int = 1, mode: Mode = "light", *, length: int | None = None
 ) -> bytes:
     """One plot of one block (numbered from 1, as on the page) as a picture in one of `images.FORMATS`.
 
