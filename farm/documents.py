@@ -193,7 +193,7 @@ def _latex_table(grid: Sequence[Sequence[str]]) -> str:
     head, *rows = grid
     spread = [line for row in rows for line in _lines_of(row)]
     table = tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
-    return f"\\noindent\n{FIT_HEIGHT}{{%\n{FIT_WIDTH}{{%\n{table}}}}}"
+    return f"\\noindent\n{FIT_HEIGHT}{{{FIT_WIDTH}{{{table}}}}}"
 
 
 def _latex(text: str) -> str:

@@ -144,7 +144,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Path, opened: Any) ->
     assert bars > 0.8 * whole, "names stand over their rows and take nothing from the width"
 
 
-def test_a_tables_methods_stay_in_sight_while_it_scrolls(page: Path, opened: Any) -> None:
+def test_a_tables_methods_stay_in_sight_while_it_scrolls(opened: Any) -> None:
     look(opened, width=390, height=844)
     left = opened.execute_script(
         "const box = document.querySelector('article:not([hidden]) .scroll'); box.scrollLeft = 200;"

@@ -6,6 +6,7 @@ Each takes a Subject and returns a drawing, or None where there is nothing to dr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -82,7 +83,7 @@ def rounds(subject: Subject) -> Drawing | None:
 
 def drift(subject: Subject) -> Drawing | None:
     """How far each turn of the methods in focus was from its own median, over the time of the run."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": subject.baseline if each.role == "twin" else each.name,
             "what": each.name,

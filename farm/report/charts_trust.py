@@ -5,6 +5,8 @@ Each takes a Subject and returns a drawing, or None where there is nothing to dr
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from farm.figures import figures_of
@@ -126,7 +128,7 @@ def sentinels(subject: Subject) -> Drawing | None:
 
 def start(subject: Subject) -> Drawing | None:
     """Seconds before the first answer: preparing, loading, and the first call."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in subject.order:
         figures = figures_of([row for row in subject.timed if row["name"] == name])
         for what, (column, unit) in _STEPS.items():
