@@ -10,7 +10,7 @@ import altair as alt
 
 from farm.choice import Entrant, pareto_front
 from farm.report.chart_parts import NARROW, Drawing, chart_of, sized, times_axis, tooltip
-from farm.report.labels import NARROW_PIXELS, PADDING_PIXELS, SIDES, WIDTH_PIXELS, place_labels
+from farm.report.labels import LETTER_PIXELS, NARROW_PIXELS, PADDING_PIXELS, SIDES, WIDTH_PIXELS, place_labels
 from farm.report.subject import Subject
 from farm.report.theme import colour
 
@@ -89,7 +89,8 @@ def place_names(rows: list[dict[str, Any]], field: str, limits: Sequence[float] 
     ends = [row[end] for row in rows for end in ("low", "high") if intervals]
     first = sum(row["first"] for row in rows)
     for key, width in (("side", WIDTH_PIXELS), ("narrow_side", NARROW_PIXELS)):
-        sides = place_labels(names, speeds, heights, changes, ends=ends, lines=limits, always=first, width=width)
+        shown = names if key == "side" else [name[: int(MOST_PIXELS / LETTER_PIXELS)] for name in names]
+        sides = place_labels(shown, speeds, heights, changes, ends=ends, lines=limits, always=first, width=width)
         for row, side in zip(rows, sides, strict=True):
             row[key] = side if key == "side" or row["first"] else None
 
@@ -148,6 +149,10 @@ def _circles(axes: _Axes, sizes_known: bool) -> alt.Chart:
     return circles.encode(size=size) if sizes_known else circles
 
 
+MOST_PIXELS = 170
+"""Of a phone's width for one name; the rest of a longer one is left out there."""
+
+_LIMIT = alt.ExprRef(f"{NARROW} ? {MOST_PIXELS} : 0")
 _NAME_WEIGHT = alt.ExprRef("datum.first ? 600 : 400")
 
 
@@ -156,7 +161,7 @@ def _names(axes: _Axes) -> list[alt.Chart]:
     named = chart_of().transform_calculate(stands=f"{NARROW} ? datum.narrow_side : datum.side")
     return [
         named.transform_filter(f"datum.stands === '{side}'")
-        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5, fontWeight=_NAME_WEIGHT)
+        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5, fontWeight=_NAME_WEIGHT, limit=_LIMIT)
         .encode(**axes.point, text="name:N")
         for side, place in SIDES.items()
     ]
