@@ -14,6 +14,8 @@ from farm.numerals import change_text, figure_text, milliseconds_text, ratio_tex
 from farm.ratios import Ratio
 from farm.tables import Entry, MethodRow
 
+_NEVER = "never"
+
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
@@ -29,11 +31,13 @@ class _Figure:
         if self.figure not in row.figures:
             return "-"
         ends = [self._text(end / self.unit) for end in row.figures[self.figure]]
-        return ends[1] if not self.spread else "-".join(dict.fromkeys(ends))
+        # `0-never` reads as a word.
+        between = " to " if _NEVER in ends else "-"
+        return ends[1] if not self.spread else between.join(dict.fromkeys(ends))
 
     def _text(self, value: float) -> str:
         if math.isinf(value):
-            return "never"
+            return _NEVER
         return f"{value:.0f}" if self.whole else figure_text(value)
 
 

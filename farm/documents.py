@@ -34,13 +34,13 @@ STYLE = """
 def to_markdown(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     """GitHub's Markdown: one table per block, the lines of an entry in one cell."""
     columns = wanted or chosen(None)
-    parts = [f"**{table.title}**"]
+    parts = [f"**{_plain(table.title)}**"]
     for block in table.blocks:
         cells = [[_bar(cell) for cell in row] for row in _grid(block, columns, column_groups(block, columns))]
-        parts.append(_heading(block, columns))
+        parts.append(_plain(_heading(block, columns)))
         parts.append(tabulate(cells[1:], cells[0], tablefmt="github", disable_numparse=True))
-        parts.append("\n".join(f"- {line}" for line in lines(block)))
-    parts.append("\n".join(f"- {line}" for line in table.footer))
+        parts.append("\n".join(f"- {_plain(line)}" for line in lines(block)))
+    parts.append("\n".join(f"- {_plain(line)}" for line in table.footer))
     return "\n\n".join(parts) + "\n"
 
 
@@ -53,10 +53,22 @@ def to_html(table: SpeedupTable, wanted: Chosen | None = None) -> str:
     return "\n".join([*parts, _html_list(table.footer), "</div>"])
 
 
+def html_document(fragment: str, title: str) -> str:
+    """What `to_html` makes as a file of its own, which a browser shows as it is meant."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(title)}</title>\n</head>\n<body>\n{fragment}\n</body>\n</html>\n"
+    )
+
+
 def to_latex(table: SpeedupTable, wanted: Chosen | None = None) -> str:
-    """Tabulars for LaTeX with the package booktabs: lengths, methods and costs of each block; footnotes below them."""
+    """Tabulars for LaTeX (booktabs, graphicx): lengths, methods and costs of each block, as small as a page asks for;
+    footnotes below them.
+    """
     columns = wanted or chosen(None)
-    parts = [f"% {' '.join(table.title.split())}", "% needs \\usepackage{booktabs}"]
+    parts = [f"% {' '.join(table.title.split())}", "% needs \\usepackage{booktabs,graphicx}"]
     for block in table.blocks:
         # What follows would otherwise begin in the heading's own line.
         parts.append(f"\\paragraph{{{_latex(_heading(block, columns))}}}\\leavevmode")
@@ -92,6 +104,10 @@ FORMATS: dict[str, Callable[..., str]] = {
 """Formats of the whole table; CSV is made of the speedup rows (`to_csv`)."""
 
 
+FIT_WIDTH = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+FIT_HEIGHT = r"\resizebox*{!}{\ifdim\totalheight>.85\textheight.85\textheight\else\totalheight\fi}"
+"""A table wider than the text or higher than a page is made smaller, for LaTeX breaks it nowhere; others stay."""
+
 Group = Mapping[Column, Sequence[str]]
 """Columns of methods with a text for each row."""
 
@@ -119,7 +135,12 @@ def _entries(row: MethodRow, wanted: Chosen) -> list[str]:
 
 
 def _bar(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", "<br>")
+    return _plain(cell).replace("|", "\\|").replace("\n", "<br>")
+
+
+def _plain(text: str) -> str:
+    """Markdown lets HTML through: what users wrote must not become any."""
+    return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _lines_of(row: Sequence[str]) -> Iterator[list[str]]:
@@ -171,7 +192,8 @@ def _html_list(texts: Sequence[str]) -> str:
 def _latex_table(grid: Sequence[Sequence[str]]) -> str:
     head, *rows = grid
     spread = [line for row in rows for line in _lines_of(row)]
-    return "\\noindent\n" + tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
+    table = tabulate(spread, head, tablefmt="latex_booktabs", disable_numparse=True)
+    return f"\\noindent\n{FIT_HEIGHT}{{{FIT_WIDTH}{{{table}}}}}"
 
 
 def _latex(text: str) -> str:
@@ -185,7 +207,7 @@ def _latex_notes(texts: Sequence[str]) -> str:
     if not texts:
         return ""
     items = "\n".join(map(_latex_item, texts))
-    return f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}"
+    return f"\\begin{{itemize}}\\sloppy\n{items}\n\\end{{itemize}}"
 
 
 def _latex_item(text: str) -> str:

@@ -172,7 +172,9 @@ def test_latex_is_a_table_with_its_special_characters_escaped(
 ) -> None:
     out = printed(capsys, "table", str(results), "--format", "latex")
     assert out.count("\\begin{tabular}") == out.count("\\end{tabular}") == 3, "lengths, methods, costs"
-    assert out.count("\\leavevmode\n\n\\noindent\n\\begin{tabular}") == 1, "below the heading, not beside it"
+    assert out.count("\\leavevmode\n\n\\noindent\n\\resizebox") == 1, "below the heading, not beside it"
+    assert out.count("\\ifdim\\width>\\linewidth") == 3, "no table is wider than the text"
+    assert out.count("\\ifdim\\totalheight>.85\\textheight") == 3, "or higher than a page"
     assert "\\toprule" in out and "accuracy \\%" in out
     body = "\n".join(line for line in out.splitlines() if not line.startswith("% "))
     assert not re.findall(r"(?<!\\)[%#_$]", body)
@@ -233,6 +235,16 @@ def test_html_sets_no_colour_of_text_so_that_dark_pages_stay_readable(results: P
     (style,) = re.findall(r"<style>(.*?)</style>", Results(results)._repr_html_(), re.DOTALL)
     assert set(re.findall(r"[ {;]color: *([^;}]+)", style)) == {"inherit"}
     assert all(float(alpha) < 0.5 for alpha in re.findall(r"rgba\([^)]*, *([.\d]+)\)", style))
+
+
+def test_an_html_file_is_a_whole_document_and_what_is_printed_a_fragment(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app(["table", str(results), "-o", str(tmp_path / "t.html")]) == 0
+    page = (tmp_path / "t.html").read_text()
+    assert page.startswith("<!doctype html>") and page.endswith("</html>\n")
+    assert '<meta charset="utf-8">' in page and 'name="viewport"' in page
+    assert printed(capsys, "table", str(results), "--format", "html").startswith("<div")
 
 
 def test_a_table_goes_to_a_file(results: Path, tmp_path: Path) -> None:

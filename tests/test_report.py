@@ -16,8 +16,9 @@ from measured import RUN, run_record
 from report_results import write_results
 
 from farm.cli.commands import run_app
+from farm.report.answer import Answer
 from farm.report.content import PLOTS
-from farm.report.reporting import report_html
+from farm.report.reporting import doubt_lines, report_html
 from farm.results import Results
 from farm.store import Store
 
@@ -183,12 +184,33 @@ def test_the_command_writes_a_page_or_a_picture_and_says_where(
     assert "var(--" not in drawn
 
 
+def test_a_picture_of_one_length_says_which(results: Results, tmp_path: Path) -> None:
+    for flags, length in (([], 64), (["--length", "128"], 128)):
+        path = tmp_path / f"{length}.svg"
+        assert run_app(["report", str(results.store.root), "--plot", "rounds", *flags, "-o", str(path)]) == 0
+        assert f"Rounds, {length} tokens" in path.read_text()
+    assert (tmp_path / "64.svg").read_text() != (tmp_path / "128.svg").read_text().replace("128 tokens", "64 tokens")
+
+
+def test_a_picture_of_a_doubtful_answer_carries_the_doubt() -> None:
+    doubtful = Answer("Deploy", "fused", "", "", (), "doubtful", ("Over half of the rounds were disturbed.",) * 3, ())
+    lines = doubt_lines(doubtful)
+    assert lines[0].startswith("Do not build on this yet. Over half of the rounds were disturbed.")
+    assert len(lines) == 2, "broken as wide as the picture"
+    sure = Answer("Deploy", "fused", "", "", (), "open", ("a note",), ())
+    assert doubt_lines(sure) == []
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--plot", "speedups"], "no plot 'speedups'. Did you mean 'speedup'? There are: speedup, latency"),
         (["--plot", "speedup", "--block", "3"], "no block 3 in run"),
         (["--plot", "speedup", "-o", "speedup.gif"], "-o speedup.gif: the file's name must end in .png or .svg"),
+        (["--plot", "rounds", "--length", "96"], "no length of 96 tokens in this block; there are 64, 128"),
+        (["--plot", "start", "--length", "64"], "--length is of distribution and rounds; start shows every length"),
+        (["--theme", "dark"], "--theme is for pictures (--plot); the page follows its reader's light or dark"),
+        (["--length", "64"], "--length is for pictures (--plot)"),
         (["-o", "report.png"], "the file's name must end in .html; pictures are made with --plot"),
         (["-o", "/nowhere/report.html"], "cannot write /nowhere/report.html: No such file or directory"),
     ],

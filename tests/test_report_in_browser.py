@@ -130,6 +130,27 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Path, opened: Any) ->
         "return plots.filter((each) => each.getBoundingClientRect().right > innerWidth + 1).length"
     )
     assert wide == 0
+    cut = opened.execute_script(
+        "return [...document.querySelectorAll('article:not([hidden]) .plot svg text')].filter((each) => {"
+        "const box = each.getBoundingClientRect();"
+        "return box.width && (box.right > innerWidth || box.left < 0) }).map((each) => each.textContent)"
+    )
+    assert cut == []
+    bars, whole = opened.execute_script(
+        "const plot = document.querySelector('#b0-speedup svg');"
+        "return [plot.querySelector('.role-axis-domain line, .role-axis-grid line, .role-axis-domain')"
+        ".getBoundingClientRect().width, plot.getBoundingClientRect().width]"
+    )
+    assert bars > 0.8 * whole, "names stand over their rows and take nothing from the width"
+
+
+def test_a_tables_methods_stay_in_sight_while_it_scrolls(opened: Any) -> None:
+    look(opened, width=390, height=844)
+    left = opened.execute_script(
+        "const box = document.querySelector('article:not([hidden]) .scroll'); box.scrollLeft = 200;"
+        "return box.querySelector('tbody th').getBoundingClientRect().left - box.getBoundingClientRect().left"
+    )
+    assert abs(left) <= 1
 
 
 def test_page_and_plots_follow_the_colour_scheme_and_print_light(opened: Any) -> None:

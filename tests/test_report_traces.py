@@ -13,6 +13,8 @@ from made_up import speedup_row
 from measured import measured_row
 
 from farm.report import traces
+from farm.report.chart_parts import times_axis
+from farm.report.charts_samples import _usual_range
 from farm.report.charts_trust import _RATE_COLOURS
 from farm.report.labels import HEIGHT_PIXELS, LETTER_PIXELS, LINE_PIXELS, SIDES, WIDTH_PIXELS, place_labels
 from farm.report.numbers import cost_table
@@ -114,6 +116,28 @@ def test_a_name_without_room_is_left_out() -> None:
     sides = place_labels(["x" * 60] * 12, [1.0 + at / 1000 for at in range(12)], [0.0] * 12)
     assert None in sides
     assert sides[0] is not None, "the first comes first"
+
+
+def test_the_names_that_matter_most_always_have_a_place() -> None:
+    sides = place_labels(["x" * 60] * 12, [1.0 + at / 1000 for at in range(12)], [0.0] * 12, always=4)
+    assert None not in sides[:4]
+    assert len(set(sides[:4])) == 4, "none upon another while there is room elsewhere"
+
+
+def test_a_name_at_the_plots_end_does_not_lie_on_a_rule_or_beyond_the_edge() -> None:
+    (side, _) = place_labels(["x" * 20, "y"], [4.0, 1.0], [0.0, 1.0], lines=[-0.1], always=1)
+    assert side is not None
+    assert not side.startswith(("below", "low", "right"))
+
+
+def test_one_long_turn_does_not_press_the_drift_of_all_others_into_a_line() -> None:
+    low, high = _usual_range([*([-2.0, 0.0, 2.0] * 200), 550.0])
+    assert -10 < low < high < 10
+
+
+def test_ratios_below_one_have_a_tick() -> None:
+    assert times_axis([0.57, 5.9])["values"][0] == 0.6
+    assert times_axis([0.95, 5.9])["values"][0] == 1
 
 
 def _luminance(colour: str) -> float:

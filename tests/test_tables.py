@@ -288,6 +288,15 @@ def test_markdown_keeps_names_with_bars_in_one_cell():
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
 
 
+def test_markdown_lets_no_html_of_users_through():
+    rows = simulated_run(lengths=(64,))
+    for row in rows:
+        row |= {"suite": "<script>", "name": "<b>" if row["name"] == "quantized" else row["name"]}
+    text = to_markdown(table_of(rows))
+    assert "<script>" not in text and "<b>" not in text
+    assert "&lt;script&gt;" in text and "&lt;b&gt;" in text
+
+
 def test_html_escapes_what_users_wrote():
     rows = simulated_run(lengths=(64,))
     for row in rows:

@@ -64,6 +64,7 @@ def table(
 ) -> int:
     """Print the speedup table of a run."""
     from farm.columns import chosen, described
+    from farm.documents import html_document
     from farm.results import Results
 
     if columns == "help":
@@ -71,7 +72,10 @@ def table(
         return DONE
     found = Results(results, run)
     wanted = str(format or _by_suffix(output, list(TableFormat)) or TableFormat.text)
-    write_to(output, found.table(wanted, chosen(columns)), results)
+    text = found.table(wanted, chosen(columns))
+    if output is not None and wanted == TableFormat.html:
+        text = html_document(text, f"Run {found.run}")
+    write_to(output, text, results)
     for warning in found.warnings():
         error_console().print(f"note: {warning}")
     return DONE

@@ -28,6 +28,9 @@ ROW_PIXELS = 22
 OFFSET_PIXELS, CLOSE_OFFSET_PIXELS, MANY_METHODS = 11, 8, 12
 """Height of each mark where a method's row has several; and where there are more methods than fit a screen so."""
 
+NAME_PIXELS = 20
+"""What the page adds to the height of a row on a phone, for a name over it."""
+
 PLOT_PIXELS = 340
 """Height of a plot that is not made of rows."""
 
@@ -39,6 +42,12 @@ SHOWN = "indexof(shown, datum.name) >= 0"
 
 _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 _MOST_TICKS = 7
+
+_CLEARLY_BELOW = 0.9
+"""Of 1x: a tick nearer to it would be written upon it."""
+
+_AIR = 0.2
+"""Of a row, what stays free below its marks: Vega-Lite's own share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +100,31 @@ def names_axis() -> alt.Axis:
     return alt.Axis(ticks=False, domain=False, labelPadding=10, labelColor=colour("ink"), labelOverlap=False)
 
 
+def names_y(subject: Subject, row_pixels: int = ROW_PIXELS) -> alt.Y:
+    """A row for each method, with its name beside it; on a phone `names_above` writes it over the row."""
+    axis = names_axis()
+    axis.labelExpr = f"{NARROW} ? '' : datum.label"
+    air = f"{NARROW} ? {(NAME_PIXELS + _AIR * row_pixels) / (NAME_PIXELS + row_pixels):.3f} : {_AIR}"
+    scale = alt.Scale(type="band", paddingInner=alt.ExprRef(air), paddingOuter=_AIR / 2)
+    return alt.Y("name:N", sort=list(subject.order), title=None, axis=axis, scale=scale)
+
+
+def names_above(subject: Subject, row_pixels: int = ROW_PIXELS) -> alt.Chart:
+    """On a phone the name of each method over its row, where it takes nothing from the plot's width."""
+    return (
+        chart_of(NARROW)
+        .transform_aggregate(groupby=["name"])
+        .mark_text(align="left", baseline="bottom", dy=-1, fontSize=11.5)
+        .encode(y=names_y(subject, row_pixels).bandPosition(0), x=alt.value(0), text="name:N")
+    )
+
+
 def times_axis(values: Sequence[float]) -> alt.Axis:
-    """Ratios on a logarithmic scale, with ticks at round ones."""
-    return alt.Axis(values=_ticks([*values, 1.0]), labelExpr="format(datum.value, '~g') + 'x'")
+    """Ratios on a logarithmic scale, with ticks at round ones; one of them below 1x where the values go there."""
+    ticks = _ticks([*values, 1.0])
+    if min(values) < _CLEARLY_BELOW <= min(ticks):
+        ticks = [math.ceil(10 * min(values)) / 10, *ticks]
+    return alt.Axis(values=ticks, labelExpr="format(datum.value, '~g') + 'x'")
 
 
 def milliseconds_axis(values: Sequence[float]) -> alt.Axis:

@@ -5,6 +5,7 @@ Each takes a Subject and returns a drawing, or None where there is nothing to dr
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -23,7 +24,9 @@ from farm.report.chart_parts import (
     interval_text,
     method_colour,
     milliseconds_axis,
+    names_above,
     names_axis,
+    names_y,
     sized,
     times_axis,
     tooltip,
@@ -32,6 +35,12 @@ from farm.report.subject import Subject
 from farm.report.theme import colour, ramp
 
 MEAN = "mean"
+
+LABEL_GAP_PIXELS, BOLD_LETTER_PIXELS = 8, 6.6
+"""Between an interval and its figure; and the mean width of a letter of the figure."""
+
+DESK_PIXELS, PHONE_PIXELS = 540, 330
+"""Width of the plot's area where it is least: in a picture with long names, and on a phone."""
 
 
 def speedup(subject: Subject) -> Drawing | None:
@@ -43,15 +52,20 @@ def speedup(subject: Subject) -> Drawing | None:
     at = [MEAN] * several + [str(length) for length in subject.lengths]
     shades = [colour("ink")] * several + ramp(len(subject.lengths))
     shapes = ["diamond"] * several + ["circle"] * len(subject.lengths)
-    legend = alt.Legend(title="tokens", values=at) if several else None
+    legend = (
+        alt.Legend(title="tokens", values=at, columns=alt.ExprRef("max(2, floor(width / 80))")) if several else None
+    )
     ends = [row[end] for row in rows for end in ("low", "high")]
-    scale = alt.Scale(type="log", nice=False, domain=[min(0.97, 0.97 * min(ends)), 1.25 * max(1.02, *ends)])
+    scale = alt.Scale(type="log", nice=False, domain=_with_room(rows, min(0.97, 0.97 * min(ends)), max(1.02, *ends)))
+    # A mark's height of air below each method, unless it has but one mark.
+    mark_pixels = OFFSET_PIXELS if len(subject.order) <= MANY_METHODS else CLOSE_OFFSET_PIXELS
+    row_pixels = mark_pixels * (len(at) + 1) if several else ROW_PIXELS
 
     def x(field: str) -> alt.X:
         return alt.X(field, scale=scale, title=f"times as fast as {subject.baseline}", axis=times_axis(ends))
 
     base = chart_of().encode(
-        y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
+        y=names_y(subject, row_pixels),
         yOffset=alt.YOffset("at:N", sort=at),
         color=alt.Color("at:N", sort=at, scale=alt.Scale(domain=at, range=shades), legend=legend),
     )
@@ -62,14 +76,22 @@ def speedup(subject: Subject) -> Drawing | None:
     points = base.mark_point(filled=True, opacity=1, size=46).encode(x=x("speedup:Q"), shape=shape, tooltip=tips)
     labels = (
         base.transform_calculate(text=f"{NARROW} ? datum.short : datum.label")
-        .mark_text(align="left", dx=8, fontWeight=600)
-        .encode(x=x("high:Q"), text="text:N", color=alt.value(colour("ink")))
+        .mark_text(align="left", dx=LABEL_GAP_PIXELS, fontWeight=600)
+        .encode(x=x("label_at:Q"), text="text:N", color=alt.value(colour("ink")))
     )
-    chart = alt.layer(one.encode(x=alt.datum(1)), intervals, points, labels)
-    mark_pixels = OFFSET_PIXELS if len(subject.order) <= MANY_METHODS else CLOSE_OFFSET_PIXELS
-    # A mark's height of air below each method, unless it has but one mark.
-    row_pixels = mark_pixels * (len(at) + 1) if several else ROW_PIXELS
-    return Drawing(sized(chart, len(subject.order), row_pixels), rows)
+    layers = (one.encode(x=alt.datum(1)), intervals, points, labels, names_above(subject, row_pixels))
+    return Drawing(sized(alt.layer(*layers), len(subject.order), row_pixels), rows)
+
+
+def _with_room(rows: Sequence[Mapping[str, Any]], low: float, high: float) -> list[float]:
+    """The ends of a logarithmic scale on which every label ends within the plot, on a desk and on a phone."""
+    found = [high]
+    for key, pixels in (("label", DESK_PIXELS), ("short", PHONE_PIXELS)):
+        for row in rows:
+            taken = (LABEL_GAP_PIXELS + BOLD_LETTER_PIXELS * len(row[key])) / pixels
+            if row[key]:
+                found.append(low * (row["label_at"] / low) ** (1 / (1 - taken)))
+    return [low, max(found)]
 
 
 def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
@@ -84,8 +106,11 @@ def _speedup_rows(subject: Subject) -> list[dict[str, Any]]:
     for row in rows:
         if row["name"] not in labelled:
             fails = row["name"] in failing
-            row["label"] = f"{row['speedup']:.2f}x{'  fails the accuracy limit' if fails else ''}"
+            row["label"] = f"{row['speedup']:.2f}x{', fails the accuracy limit' if fails else ''}"
             row["short"] = f"{row['speedup']:.2f}x{' fails' if fails else ''}"
+            # Beyond the interval below too, which is so close that the figure would lie on it.
+            below = [each["high"] for each in rows if each["name"] == row["name"]][:2]
+            row["label_at"] = max(below)
             labelled.add(row["name"])
     return rows
 
@@ -100,6 +125,7 @@ def _speedup_row(name: str, at: str, ratio: Ratio, verdict: str | None = None) -
         "interval": interval_text(ratio),
         "verdict": verdict or ratio.verdict or "",
         "label": "",
+        "label_at": ratio.speedup,
         "short": "",
     }
 

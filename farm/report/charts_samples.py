@@ -5,12 +5,22 @@ Each takes a Subject and returns a drawing, or None where there is nothing to dr
 
 from __future__ import annotations
 
-import altair as alt
+from collections.abc import Sequence
+from typing import Any
 
-from farm.report.chart_parts import Drawing, chart_of, method_colour, names_axis, sized, tooltip
+import altair as alt
+import numpy as np
+
+from farm.report.chart_parts import Drawing, chart_of, method_colour, names_above, names_y, sized, tooltip
 from farm.report.subject import Subject
 
 AT_LENGTH = "datum.length === length"
+
+AT_ONE_LENGTH = ("distribution", "rounds")
+"""Names of the plots that show one length at a time."""
+
+USUAL_PERCENT = (1, 99)
+"""Percentiles of the drift that is drawn to scale: one long turn would press all others into a line."""
 
 
 def distribution(subject: Subject) -> Drawing | None:
@@ -52,7 +62,7 @@ def rounds(subject: Subject) -> Drawing | None:
         .transform_flatten(["ms", "tainted"])
         .encode(
             x=alt.X("ms:Q", scale=alt.Scale(type="log", nice=False, padding=12), title="ms", axis=_log_axis()),
-            y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
+            y=names_y(subject),
             tooltip=tooltip("name", "ms"),
         )
     )
@@ -61,7 +71,9 @@ def rounds(subject: Subject) -> Drawing | None:
     return Drawing(
         sized(
             alt.layer(
-                clean.encode(color=method_colour(legend=False)), tainted.encode(color=method_colour(legend=False))
+                clean.encode(color=method_colour(legend=False)),
+                tainted.encode(color=method_colour(legend=False)),
+                names_above(subject),
             ),
             len(subject.order),
         ),
@@ -71,7 +83,7 @@ def rounds(subject: Subject) -> Drawing | None:
 
 def drift(subject: Subject) -> Drawing | None:
     """How far each turn of the methods in focus was from its own median, over the time of the run."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": subject.baseline if each.role == "twin" else each.name,
             "what": each.name,
@@ -85,6 +97,10 @@ def drift(subject: Subject) -> Drawing | None:
     ]
     if not rows:
         return None
+    drawn = [apart for row in rows if row["name"] in subject.focus for apart in row["apart"]]
+    low, high = _usual_range(drawn)
+    beyond = sum(not low <= apart <= high for apart in drawn)
+    edge = f"; {beyond} of {len(drawn)} beyond, at the edge" if beyond else ""
     base = (
         chart_of()
         .transform_filter("datum.slot >= 0")
@@ -96,13 +112,27 @@ def drift(subject: Subject) -> Drawing | None:
                 axis=alt.Axis(tickCount=8),
                 scale=alt.Scale(nice=False, padding=8),
             ),
-            y=alt.Y("apart:Q", title="% longer than its own median", axis=alt.Axis(format="+d")),
+            y=alt.Y(
+                "apart:Q",
+                title=f"% over its own median{edge}",
+                axis=alt.Axis(format="+~f", tickCount=6),
+                scale=alt.Scale(domain=[low, high], clamp=True, nice=False),
+            ),
             tooltip=tooltip("name", "length", "minutes", "apart"),
         )
     )
     clean = base.transform_filter("!datum.tainted").mark_point(filled=True, size=22, opacity=0.6)
     tainted = base.transform_filter("datum.tainted").mark_point(filled=False, size=30, strokeWidth=1.3)
     return Drawing(sized(alt.layer(clean.encode(color=method_colour()), tainted.encode(color=method_colour()))), rows)
+
+
+def _usual_range(percents: Sequence[float]) -> tuple[float, float]:
+    """From the first to the 99th percentile, with a little air, and one per cent either way at least."""
+    if not percents:
+        return -1.0, 1.0
+    low, high = (float(end) for end in np.percentile(percents, USUAL_PERCENT))
+    air = 0.05 * (high - low)
+    return min(low - air, -1.0), max(high + air, 1.0)
 
 
 def _log_axis() -> alt.Axis:

@@ -10,7 +10,7 @@ import altair as alt
 
 from farm.choice import Entrant, pareto_front
 from farm.report.chart_parts import NARROW, Drawing, chart_of, sized, times_axis, tooltip
-from farm.report.labels import SIDES, place_labels
+from farm.report.labels import LETTER_PIXELS, NARROW_PIXELS, PADDING_PIXELS, SIDES, WIDTH_PIXELS, place_labels
 from farm.report.subject import Subject
 from farm.report.theme import colour
 
@@ -26,7 +26,7 @@ def trade_off(subject: Subject) -> Drawing | None:
     if len(rows) < 2 or not (accurate or sizes_known):
         return None
     field = "change" if accurate else "mb"
-    place_names(rows, field)
+    place_names(rows, field, _limits(subject) if accurate else [])
     axes = _axes(subject, rows, field)
     layers = [*(_accuracy_layers(subject, axes) if accurate else ()), _circles(axes, sizes_known), *_names(axes)]
     return Drawing(sized(alt.layer(*layers)), rows)
@@ -48,7 +48,7 @@ class _Axes:
 
 def _axes(subject: Subject, rows: Sequence[Mapping[str, Any]], field: str) -> _Axes:
     times = times_axis([end for row in rows for end in (row["low"], row["high"])])
-    speeds = alt.Scale(type="log", nice=False, padding=28)
+    speeds = alt.Scale(type="log", nice=False, padding=PADDING_PIXELS)
     heights = alt.Scale(zero=False, nice=False, padding=22)
     titles = {"change": f"accuracy, points from {subject.baseline}", "mb": "MB on disk"}
     axis = alt.Axis(tickCount=6, format="+~f" if field == "change" else "d")
@@ -65,18 +65,34 @@ def trade_off_rows(subject: Subject) -> list[dict[str, Any]]:
     front = pareto_front(entrants)
     rows = [_row(each, _kind(each, front)) for each in entrants]
     for row in rows:
-        row["first"] = row["name"] in (subject.winner, subject.baseline)
-    # What matters most is named first, while there is room.
-    return sorted(rows, key=lambda row: (not row["first"], row["kind"] != KINDS[0], -row["speedup"]))
+        row["first"] = row["name"] == subject.winner or row["kind"] == KINDS[0]
+    # What matters most is named first, while there is room: what to deploy, the front, the baseline.
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["name"] != subject.winner,
+            not row["first"],
+            row["name"] != subject.baseline,
+            -row["speedup"],
+        ),
+    )
 
 
-def place_names(rows: list[dict[str, Any]], field: str) -> None:
-    """Note in each row the side of its circle on which its name has room, when drawn by speed and this field."""
-    ends = [row[end] for row in rows for end in ("change_low", "change_high")] if field == "change" else []
-    heights = [row[field] for row in rows]
-    sides = place_labels([row["name"] for row in rows], [row["speedup"] for row in rows], heights, ends)
-    for row, side in zip(rows, sides, strict=True):
-        row["side"] = side
+def place_names(rows: list[dict[str, Any]], field: str, limits: Sequence[float] = ()) -> None:
+    """Note in each row the side of its circle on which its name has room, when drawn by speed and this field.
+
+    Those that matter most (`first`) always have a side, at the usual width and on a phone, where no other has one.
+    """
+    names, speeds, heights = ([row[key] for row in rows] for key in ("name", "speedup", field))
+    intervals = field == "change"
+    changes = [row[end] for row in rows for end in ("change_low", "change_high") if intervals]
+    ends = [row[end] for row in rows for end in ("low", "high") if intervals]
+    first = sum(row["first"] for row in rows)
+    for key, width in (("side", WIDTH_PIXELS), ("narrow_side", NARROW_PIXELS)):
+        shown = names if key == "side" else [name[: int(MOST_PIXELS / LETTER_PIXELS)] for name in names]
+        sides = place_labels(shown, speeds, heights, changes, ends=ends, lines=limits, always=first, width=width)
+        for row, side in zip(rows, sides, strict=True):
+            row[key] = side if key == "side" or row["first"] else None
 
 
 def _row(entrant: Entrant, kind: str) -> dict[str, Any]:
@@ -107,13 +123,17 @@ def _accuracy_layers(subject: Subject, axes: _Axes) -> list[alt.Chart]:
         base.encode(x=axes.x("speedup"), y=axes.y("change_low"), y2="change_high:Q"),
         base.encode(x=axes.x("low"), x2="high:Q", y=axes.y("change")),
     ]
-    limits = [row["max_drop_points"] for row in subject.rows if row.get("max_drop_points") is not None]
-    if limits:
-        limit = alt.Chart(alt.InlineData(values=[{"change": -limits[0], "text": "accuracy limit"}]))
+    for change in _limits(subject):
+        limit = alt.Chart(alt.InlineData(values=[{"change": change, "text": "accuracy limit"}]))
         rule = limit.mark_rule(color=colour("warn"), strokeDash=[4, 3]).encode(y=axes.y("change"))
-        text = limit.mark_text(align="left", dx=4, dy=-7, color=colour("warn"), fontSize=11.5)
+        text = limit.mark_text(align="left", dx=4, dy=9, color=colour("warn"), fontSize=11.5)
         layers += [rule, text.encode(x=alt.value(0), y=axes.y("change"), text="text:N")]
     return layers
+
+
+def _limits(subject: Subject) -> list[float]:
+    """The suite's limit as a change in points; empty where it sets none."""
+    return [-row["max_drop_points"] for row in subject.rows if row.get("max_drop_points") is not None][:1]
 
 
 def _circles(axes: _Axes, sizes_known: bool) -> alt.Chart:
@@ -129,12 +149,19 @@ def _circles(axes: _Axes, sizes_known: bool) -> alt.Chart:
     return circles.encode(size=size) if sizes_known else circles
 
 
+MOST_PIXELS = 170
+"""Of a phone's width for one name; the rest of a longer one is left out there."""
+
+_LIMIT = alt.ExprRef(f"{NARROW} ? {MOST_PIXELS} : 0")
+_NAME_WEIGHT = alt.ExprRef("datum.first ? 600 : 400")
+
+
 def _names(axes: _Axes) -> list[alt.Chart]:
-    """Names where they have room; on a phone those of the method to deploy and of the baseline."""
-    named = chart_of().transform_filter(f"!({NARROW}) || datum.first")
+    """Names where they have room; on a phone only those that matter most."""
+    named = chart_of().transform_calculate(stands=f"{NARROW} ? datum.narrow_side : datum.side")
     return [
-        named.transform_filter(f"datum.side === '{side}'")
-        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5)
+        named.transform_filter(f"datum.stands === '{side}'")
+        .mark_text(align=place.align, dx=place.dx, dy=place.dy, fontSize=11.5, fontWeight=_NAME_WEIGHT, limit=_LIMIT)
         .encode(**axes.point, text="name:N")
         for side, place in SIDES.items()
     ]

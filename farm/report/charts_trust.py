@@ -5,6 +5,8 @@ Each takes a Subject and returns a drawing, or None where there is nothing to dr
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from farm import packs
@@ -12,7 +14,18 @@ from farm.figures import figures_of
 from farm.numerals import figure_text
 from farm.ratios import Ratio
 from farm.report import traces
-from farm.report.chart_parts import NARROW, ROWS, Drawing, chart_of, interval_text, names_axis, sized, tooltip
+from farm.report.chart_parts import (
+    NARROW,
+    ROWS,
+    Drawing,
+    chart_of,
+    interval_text,
+    milliseconds_axis,
+    names_above,
+    names_y,
+    sized,
+    tooltip,
+)
 from farm.report.subject import Subject
 from farm.report.theme import colour
 from tasks.sentinels import STATE_CHANGE
@@ -117,29 +130,30 @@ def sentinels(subject: Subject) -> Drawing | None:
 
 def start(subject: Subject) -> Drawing | None:
     """Seconds before the first answer: preparing, loading, and the first call."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     timed = packs.pooled(subject.timed)
     for name in subject.order:
         figures = figures_of([row for row in timed if row["name"] == name])
         for what, (column, unit) in _STEPS.items():
             if column in figures:
                 seconds = figures[column][1] / unit
-                rows.append({"name": name, "what": what, "seconds": seconds, "took": figure_text(seconds)})
+                if seconds > 0:  # the scale is logarithmic
+                    rows.append({"name": name, "what": what, "seconds": seconds, "took": figure_text(seconds)})
     if not rows:
         return None
     whats = list(_STEPS)
-    shades = [colour("l1"), colour("l4"), colour("s2")]
-    bars = (
-        chart_of()
-        .mark_bar(height=12)
-        .encode(
-            y=alt.Y("name:N", sort=list(subject.order), title=None, axis=names_axis()),
-            x=alt.X("seconds:Q", title="seconds (preparing is done once, and cached)", axis=alt.Axis(tickCount=8)),
-            color=alt.Color(
-                "what:N", sort=whats, scale=alt.Scale(domain=whats, range=shades), legend=alt.Legend(title=None)
-            ),
-            order=alt.Order("place:Q"),
-            tooltip=tooltip("name", "what", "took"),
-        )
+    shades = [colour("l2"), colour("l5"), colour("s2")]
+    legend = alt.Legend(title=None, columns=alt.ExprRef("max(1, floor(width / 90))"))
+    # Preparing takes a hundred times as long as loading: on a linear scale nothing else would be seen.
+    title = "seconds (preparing is done once, and cached)"
+    scale = alt.Scale(type="log", nice=False, padding=10)
+    x = alt.X("seconds:Q", title=title, axis=milliseconds_axis([row["seconds"] for row in rows]), scale=scale)
+    base = chart_of().encode(y=names_y(subject))
+    spans = base.mark_line(strokeWidth=1.2, color=colour("line")).encode(x=x, detail="name:N")
+    points = base.mark_point(filled=True, size=60, opacity=1).encode(
+        x=x,
+        color=alt.Color("what:N", sort=whats, scale=alt.Scale(domain=whats, range=shades), legend=legend),
+        shape=alt.Shape("what:N", sort=whats, scale=alt.Scale(domain=whats), legend=legend),
+        tooltip=tooltip("name", "what", "took"),
     )
-    return Drawing(sized(bars.transform_calculate(place=f"indexof({whats}, datum.what)"), len(subject.order)), rows)
+    return Drawing(sized(alt.layer(spans, points, names_above(subject)), len(subject.order)), rows)

@@ -83,7 +83,8 @@ PLOTS: Mapping[str, Plot] = {
             "drift",
             "Drift",
             "How far each turn of the methods in colour was from the median of its process, over the time of the run, "
-            "all lengths. What all methods share cancels in the speedup.",
+            "all lengths; the few furthest stand at the edge, with their figures under the pointer. What all methods "
+            "share cancels in the speedup.",
             charts_samples.drift,
             "No rounds were recorded.",
         ),
@@ -108,7 +109,7 @@ PLOTS: Mapping[str, Plot] = {
             "start",
             "Until the first answer",
             "Seconds to prepare the model for the method (once; the result is cached), to load it, and of the first "
-            "call: the most over the lengths.",
+            "call: the most over the lengths, on a logarithmic scale.",
             charts_trust.start,
             "No costs were recorded.",
         ),

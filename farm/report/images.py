@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import vl_convert
@@ -21,13 +21,18 @@ PIXELS_PER_PIXEL = 2.5
 FORMATS = ("png", "svg")
 
 
-def to_image(spec: Mapping[str, Any], title: str, subtitle: str, format: str, mode: Mode = "light") -> bytes:
-    """A plot's specification as the bytes of a picture, with a title. Raises RequestError for another format."""
+def to_image(
+    spec: Mapping[str, Any], title: str, subtitle: str | Sequence[str], format: str, mode: Mode = "light"
+) -> bytes:
+    """A plot's specification as the bytes of a picture, with a title and lines under it.
+
+    Raises RequestError for another format.
+    """
     if format not in FORMATS:
         raise RequestError(f"no picture format {format!r}; there are {', '.join(FORMATS)}")
     whole = {
         **spec,
-        "title": {"text": title, "subtitle": subtitle},
+        "title": {"text": title, "subtitle": subtitle if isinstance(subtitle, str) else list(subtitle)},
         "width": WIDTH_PIXELS,
         "padding": 24,
         "config": {**config(PICTURE_FONT), "background": colour("surface")},

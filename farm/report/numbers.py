@@ -42,7 +42,7 @@ class NumberTable:
 def speed_table(block: Block) -> NumberTable:
     """Latency and speedup at every length, the mean over them, and what they say."""
     lengths = [f"{length} tokens" for length in block.lengths]
-    headings = ("method", "mean, founding average", *lengths, "accuracy %, change", "agrees %", "verdict")
+    headings = ("method", "mean", "verdict", "accuracy %, change", "agrees %", *lengths, "founding average")
     lines = [Line(row.name, tuple(_speed_texts(row))) for row in _fastest_first(block)]
     return NumberTable(f"Median latency, and speedup over {block.baseline} with 95 % intervals", headings, tuple(lines))
 
@@ -194,20 +194,25 @@ def _fastest_first(block: Block) -> list[MethodRow]:
 
 def _speed_texts(row: MethodRow) -> Iterable[str]:
     yield row.name
-    founding = "" if row.founding_average is None or row.is_baseline else f"\n{row.founding_average:+.1f} %"
-    yield "-" if row.mean is None else "1.00x" if row.is_baseline else f"{ratio_text(row.mean)}{founding}"
-    yield from (_entry_text(row, entry) for entry in row.entries)
-    change = f"\n{change_text(row.accuracy_change)}" if row.accuracy_change else ""
-    yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
-    yield _Cost("agreement", 0.01).text(row.figures)
+    yield "-" if row.mean is None else "1.00x" if row.is_baseline else _in_lines(ratio_text(row.mean))
     after_holm = f"\n{row.after_holm.held} of {row.after_holm.made} after Holm" if row.after_holm else ""
     yield f"{row.verdict}{after_holm}"
+    change = f"\n{_in_lines(change_text(row.accuracy_change))}" if row.accuracy_change else ""
+    yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
+    yield _Cost("agreement", 0.01).text(row.figures)
+    yield from (_entry_text(row, entry) for entry in row.entries)
+    yield "-" if row.founding_average is None or row.is_baseline else f"{row.founding_average:+.1f} %"
+
+
+def _in_lines(text: str) -> str:
+    """An interval under its figure: a table of several lengths is wide enough without."""
+    return text.replace(" [", "\n[", 1)
 
 
 def _entry_text(row: MethodRow, entry: Entry) -> str:
     if entry.word or entry.latency_ms is None:
         return entry.word or "no data"
-    ratio = f"\n{ratio_text(entry.ratio)}" if entry.ratio is not None and not row.is_baseline else ""
+    ratio = f"\n{_in_lines(ratio_text(entry.ratio))}" if entry.ratio is not None and not row.is_baseline else ""
     return f"{milliseconds_text(entry.latency_ms)}{ratio}"
 
 
@@ -218,4 +223,5 @@ def _ratio(row: Row) -> Ratio:
 def _figure(value: float | None, unit: float = 1.0, whole: bool = False) -> str:
     if value is None:
         return "-"
-    return f"{value / unit:.0f}" if whole else figure_text(value / unit)
+    # Thousands as in the answer's words.
+    return f"{value / unit:,.0f}".replace(",", " ") if whole else figure_text(value / unit)

@@ -6,6 +6,15 @@ const blocks = new Map();
 // Vega's level that keeps quiet about a layer that has nothing to draw, as where no method fails.
 const ERRORS = 1;
 
+// On a phone names stand over their rows: what NARROW and NAME_PIXELS say in Python.
+const NARROW_PIXELS = 520, NAME_PIXELS = 20;
+
+// The height of a plot that has a row for each method that is shown; none where it has not.
+function heightOf(block, place, rowPixels) {
+  const row = rowPixels + (place.clientWidth < NARROW_PIXELS ? NAME_PIXELS : 0);
+  return rowPixels && row * Math.max(1, block.shown.length);
+}
+
 // What a block's controls say: its views once drawn, the methods shown, those in colour, and the length.
 function blockOf(article) {
   const number = article.dataset.number;
@@ -21,10 +30,12 @@ async function draw(article) {
   for (const place of article.querySelectorAll("[data-plot]")) {
     const options = { actions: false, renderer: "svg", ast: true, config, logLevel: ERRORS, tooltip: { disableDefaultStyle: true } };
     const spec = block.plots[place.dataset.plot];
-    const { view } = await vegaEmbed(place, spec, options);
+    const rowPixels = spec.usermeta?.row_pixels;
+    const height = heightOf(block, place, rowPixels) ?? spec.height;
+    const { view } = await vegaEmbed(place, { ...spec, height }, options);
     // The figure says what the plot is; its marks, one by one, would only be noise to a screen reader.
     place.querySelector("svg")?.setAttribute("aria-hidden", "true");
-    block.views.push({ view, rowPixels: spec.usermeta?.row_pixels });
+    block.views.push({ view, place, rowPixels });
     performance.mark(block.views.length === 1 ? "first plot" : "plot");
     await new Promise((resolve) => setTimeout(resolve));
   }
@@ -51,10 +62,10 @@ function update(article) {
 async function redraw(article) {
   const block = blockOf(article);
   const length = article.querySelector("form.controls").elements.length_tokens;
-  for (const { view, rowPixels } of block.views) {
+  for (const { view, place, rowPixels } of block.views) {
     view.signal("shown", block.shown).signal("focus", block.colours);
     if (length) view.signal("length", Number(length.value));
-    if (rowPixels) view.height(rowPixels * Math.max(1, block.shown.length));
+    if (rowPixels) view.height(heightOf(block, place, rowPixels));
     await view.runAsync();
   }
   article.dataset.drawn = "true";
