@@ -87,8 +87,8 @@ class Crew:
                 self._listener.on(NodeLost(node_id))
             for node_id in up.keys() - self._serving.keys() - self._useless:
                 self._welcome(group, node_id, up[node_id])
-            busy = self._reserved or any(map(self._schedule.has_work, self._held))
-            idle_since = clock() if busy else idle_since
+            if self._reserved or any(map(self._schedule.has_work, self._held)):
+                idle_since = clock()
             self._bear_idleness(clock() - idle_since)
             try:
                 await asyncio.wait_for(self._complete.wait(), POLL_S)

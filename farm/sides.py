@@ -169,15 +169,19 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["hardware_class"], row["cohort"], row["cell"], row["role"]
 
 
+_OWN = ("reasons", "artifact_key")
+"""Columns of speedups that a side words for itself."""
+
+
 def _cell(row: Row, processes: Sequence[Row]) -> SideCell:
     pilot = pilot_of([row])
     compared = row["role"] != "baseline" and row.get("log_ratios")
     ok = [each for each in processes if each["status"] == "ok"]
     return SideCell(
-        **{name: row[name] for name in SideCell.model_fields if name in row and name != "reasons"},
+        **{name: row[name] for name in SideCell.model_fields if name in row and name not in _OWN},
         reasons=tuple(row["reasons"] or ()),
         options=_first(processes, "options") or "{}",
-        artifact_key=_first(processes, "artifact_key"),
+        artifact_key=row.get("artifact_key") or _first(processes, "artifact_key"),
         inputs_sha256=_first(processes, "inputs_sha256"),
         log_speedup=_figure(log_ratios_of(row), pilot) if compared else None,
         log_latency_ns=_figure([_log_turns(each) for each in ok], pilot) if row["status"] == "ok" else None,
