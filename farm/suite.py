@@ -254,7 +254,9 @@ def _check_options(choice: MethodChoice) -> None:
             offer = f"it knows {', '.join(known)}" if known else "it has none"
             raise ValueError(f"methods: '{choice.name}' has no option '{unknown[0]}' ({offer})")
         try:
-            TypeAdapter(options_class).validate_python(choice.options)
+            # Strictly, as the method is given what stands there: the text "false" would be true to it. And as JSON,
+            # for of Python's own objects a strict check takes only the dataclass itself.
+            TypeAdapter(options_class).validate_json(json.dumps(choice.options, default=str), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt
 
 from farm.errors import RequestError
 from farm.records import ModelInfo, Workload
@@ -32,7 +34,7 @@ class CalibrationOptions:
     """
 
     calibration: str = DEMO_TEXTS
-    samples: int = 64
+    samples: Annotated[int, Gt(0)] = 64
 
 
 def calibration_source(options_class: type, options: Mapping[str, Any]) -> str | None:
@@ -56,14 +58,15 @@ def calibration_texts(source: str) -> tuple[str, ...]:
 def calibration_inputs(model: ModelInfo, workload: Workload, options: CalibrationOptions) -> list[Arrays]:
     """`options.samples` inputs of the workload's shape: int64 [batch_size, length] by the model's input names.
 
-    By turns texts that fill the length and single, padded ones: a method meets both, and their ranges differ.
+    By turns texts that fill the length and single, padded ones: a method meets both, and their ranges differ. Of an
+    odd number one more fills the length.
     """
     texts = calibration_texts(options.calibration)
-    half = max(1, options.samples // 2)
+    half = (options.samples + 1) // 2
     shape = {"length": workload.length, "batch_size": workload.batch_size, "count": half}
     full = build_inputs(model, texts, kind="full", **shape)
     padded = build_inputs(model, texts, kind="padded", **shape)
-    return [arrays for pair in zip(full, padded, strict=True) for arrays in pair]
+    return [arrays for pair in zip(full, padded, strict=True) for arrays in pair][: options.samples]
 
 
 def texts_sha256(source: str) -> str:

@@ -6,14 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
 from farm.errors import ProofFailedError
 from tasks.native_output import STDOUT, native_output
 from tasks.onednn import parse as parse_onednn
-from tasks.operations import Architecture
+from tasks.openvino_proof import LEAST_PRUNED
+from tasks.operations import Architecture, count_work
 
 Result = TypeVar("Result")
 
@@ -36,6 +37,11 @@ class Product:
     inner: int = 0
     columns: int = 0
 
+    @property
+    def multiply_adds(self) -> int:
+        """How many there are in it."""
+        return self.rows * self.inner * self.columns
+
 
 def account_of(call: Callable[[], Result]) -> tuple[Result, list[Product]]:
     """Run `call` once; its result, and every product that oneDNN or MKL made. None where neither did the work."""
@@ -52,7 +58,8 @@ def account_of(call: Callable[[], Result]) -> tuple[Result, list[Product]]:
 def parse(line: str) -> Product | None:
     """The product of one line of either account, or None.
 
-    MKL's read `MKL_VERBOSE SGEMM(T,N,768,128,3072,0x7f...`: columns, rows and inner size, as it counts by columns.
+    MKL's read `MKL_VERBOSE SGEMM(T,N,768,128,3072,0x7f...`: columns, rows and inner size, as it counts by columns, and
+    `MKL_VERBOSE SGEMM_BATCH(N,N,0x7f...` of many products at once.
     """
     kernel = parse_onednn(line)
     if kernel is not None:
@@ -63,6 +70,8 @@ def parse(line: str) -> Product | None:
         return None
     name, transposed, listed = found.groups()
     factors, sizes = (_mkl_type(name),) * 2, [int(size) for size in listed.split(",") if size]
+    if "BATCH" in name:  # between activations; of most of these the sizes stand behind pointers
+        return Product(name, factors)
     if "GEMV" in name:  # one row by a matrix, which lies the other way round where it is not transposed
         inner, columns = sizes[:2] if transposed == "T" else sizes[1::-1]
         return Product(name, factors, 1, inner, columns)
@@ -76,6 +85,8 @@ def _onednn_sizes(described: str) -> tuple[int, ...]:
         return rows, inside, columns
     if matmul := _ONEDNN_MATMUL.match(described):
         left, right = ([int(size) for size in side.split("x")] for side in matmul.groups())
+        if prod(right[:-2]) > 1:  # between activations, as of weights there is one matrix
+            return ()
         return prod(left[:-1]), left[-1], right[-1]
     return ()
 
@@ -100,26 +111,54 @@ def check_types(ran: Sequence[Product], dtype: str) -> None:
 
 
 def check_pruned(ran: Sequence[Product], model: Architecture | None, batch: int, length: int) -> Mapping[str, Any]:
-    """Prove by the rows that went through the feed-forward networks that the last layer's had the first token alone.
+    """Prove by their multiply-adds that the products with weights took the last layer's first token alone.
 
-    Raises ProofFailedError where they were more. Nothing else in an encoder multiplies between these two widths.
+    Raises ProofFailedError where they certainly are those of a model that was not pruned. Products are told from those
+    of attention by their sizes; where these do not decide, or products are missing, a remark says so.
     """
     unknown = {"remarks": ["that its last layer is pruned is not proven here, as the products' sizes are not told"]}
-    if model is None or model.hidden == model.intermediate:
+    if model is None:
         return unknown
-    rows = sum(_rows_between(product, model) for product in ran)
-    expected = 2 * ((model.layers - 1) * length + 1) * batch
-    if rows > expected:
+    counted = replace(model, convolution=0)  # no matrix product, so not in these accounts
+    whole, pruned = (count_work(counted, batch, length, pruned=each) for each in (False, True))
+    seen = [product for product in ran if _multiplies_weights(product, model)]
+    work, certain = (
+        sum(product.multiply_adds for product in each)
+        for each in (seen, [product for product in seen if not _may_be_attention(product, model, length)])
+    )
+    most = (whole.linear - LEAST_PRUNED * (whole.linear - pruned.linear)) / 2
+    # What weights alone decide may have been computed before, or not.
+    if certain > most + pruned.fixed / 2:
         raise ProofFailedError(
-            f"the last layer is not pruned: {rows} rows went through feed-forward products instead of {expected}"
+            f"the last layer is not pruned: products with weights take {certain} multiply-adds; pruned to the first "
+            f"token they need {pruned.linear // 2}"
         )
-    return {"feed_forward_rows": rows} if rows == expected else unknown
+    # The head's products are so small that compilers write them themselves.
+    least = pruned.linear / 2 - batch * model.head
+    return {"multiply_adds_with_weights": work} if least <= work <= most else unknown
 
 
-def _rows_between(product: Product, model: Architecture) -> int:
-    """Rows of a product of a feed-forward network; 0 of any other. Either factor may be the one with the rows."""
-    up = (model.hidden, (2 if model.gated else 1) * model.intermediate)
-    for columns, rows in ((product.columns, product.rows), (product.rows, product.columns)):
-        if (product.inner, columns) in (up, (model.intermediate, model.hidden)):
-            return rows
-    return 0
+def _multiplies_weights(product: Product, model: Architecture) -> bool:
+    """Whether one factor has the sizes of a weight of the model; either may be the one with the rows."""
+    hidden = model.hidden
+    up = (2 if model.gated else 1) * model.intermediate
+    # Queries, keys and values may be one product, or two of them.
+    written = {hidden: {hidden, 2 * hidden, 3 * hidden, up, model.labels}}
+    for inner in (model.intermediate, model.embedding):
+        written[inner] = written.get(inner, set()) | {hidden}
+    return bool(written.get(product.inner, set()) & {product.columns, product.rows})
+
+
+def _may_be_attention(product: Product, model: Architecture, length: int) -> bool:
+    """Whether it could be a head's queries by its keys, or its scores by its values, perhaps only a part of them."""
+    few, many = sorted((product.rows, product.columns))
+    scores = _is_head(product.inner, model) and many <= length
+    sums = product.inner <= length and any(
+        _is_head(width, model) and other <= length for width, other in ((few, many), (many, few))
+    )
+    return scores or sums
+
+
+def _is_head(width: int, model: Architecture) -> bool:
+    """Whether heads of attention may be so wide; one that is as wide as its layer is in no family."""
+    return width < model.hidden and model.hidden % width == 0

@@ -97,7 +97,9 @@ class PackageCallable(TorchCallable):
         self.check(evidence, ran)
         if self._pruned:
             sizes = _architecture(self._model)
-            evidence |= check_pruned(ran, sizes, self._workload.batch_size, self._workload.length)
+            found = check_pruned(ran, sizes, self._workload.batch_size, self._workload.length)
+            remarks = [*evidence.get("remarks", []), *found.get("remarks", [])]
+            evidence |= {**found, "remarks": remarks}
         return evidence
 
     def check(self, evidence: Mapping[str, Any], ran: Sequence[Product]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from farm.errors import ProofFailedError
@@ -10,7 +11,10 @@ from farm.records import ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
 from tasks.cpu_products import Product
 from tasks.inductor import AotFp32, PackageCallable
+from tasks.instruction_sets import byte_sums_may_overflow
 from tasks.method import library_versions
+
+COPIED = "{copies} weights that layers share are copied, as Inductor runs int8 only where a weight is read once"
 
 
 class QuantizedPackage(PackageCallable):
@@ -46,30 +50,41 @@ class Pt2eInt8(AotFp32):
         return {"avx2"}
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Ranges of activations come from the calibration texts."""
+        """Ranges of activations come from the calibration texts, and are narrower where sums of bytes may overflow."""
         options = CalibrationOptions(**workload.options)
         return {
             **super().depends_on(workload),
             **library_versions("torchao"),
             "calibration_sha256": texts_sha256(options.calibration),
+            "reduce_range": byte_sums_may_overflow(),
         }
 
     def rewrite(self, module: Any, model: ModelInfo, workload: Workload) -> tuple[Any, dict[str, Any]]:
         """Put quantize and dequantize operators around the linear layers, with ranges from the calibration texts."""
+        import torch
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+        from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
         from tasks.exported import as_tensors
 
-        layers = _count(module, "aten.linear")
-        quantizer = x86.X86InductorQuantizer()
-        quantizer.set_global(x86.get_default_x86_inductor_quantization_config(is_dynamic=self.dynamic))
+        layers, fixed = linear_layers(module)
+        for node in fixed:  # done already, as the quantizer sees it
+            node.meta["quantization_annotation"] = QuantizationAnnotation(_annotated=True)
+        copies = separate_shared_weights(module, layers)
+        config = x86.get_default_x86_inductor_quantization_config(
+            is_dynamic=self.dynamic, reduce_range=byte_sums_may_overflow()
+        )
+        # Linear layers alone: a global setting observes elementwise products and concatenations too, and fails where
+        # these are of integers, as in the positions of MPNet and DeBERTa.
+        quantizer = x86.X86InductorQuantizer().set_module_type_qconfig(torch.nn.Linear, config)
         observed = prepare_pt2e(module, quantizer)
         for arrays in calibration_inputs(model, workload, CalibrationOptions(**workload.options)):
             observed(**as_tensors(arrays))
         quantized = convert_pt2e(observed)
         marked = _count(quantized, "quantized_decomposed.dequantize_per_channel")
-        return quantized, {"linear_layers": layers, "quantized_layers": marked}
+        remarks = [COPIED.format(copies=copies)] if copies else []
+        return quantized, {"linear_layers": len(layers), "quantized_layers": marked, "remarks": remarks}
 
     def settings(self, workload: Workload) -> dict[str, Any]:
         """Frozen always: only constant weights can be packed for int8 kernels."""
@@ -91,6 +106,45 @@ class Pt2eInt8Pruned(Pt2eInt8):
     id: ClassVar[str] = "pytorch-int8-pt2e-pruned"
     about: ClassVar[str] = "PyTorch PT2E static int8, last layer for the first token only (exact before quantization)"
     prunes_last_layer: ClassVar[bool] = True
+
+
+def linear_layers(module: Any) -> tuple[list[Any], list[Any]]:
+    """Nodes of an exported module's linear layers that a call's inputs reach, and of those that give a constant.
+
+    The latter (DeBERTa's relative positions) freezing computes once, in FP32.
+    """
+    reached: set[Any] = set()
+    layers: tuple[list[Any], list[Any]] = [], []
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or reached & set(node.all_input_nodes):
+            reached.add(node)
+        if str(node.target).startswith("aten.linear"):
+            layers[0 if node in reached else 1].append(node)
+    return layers
+
+
+def separate_shared_weights(module: Any, layers: Iterable[Any]) -> int:
+    """Give each of these linear layers of an exported module a weight of its own; return how many were copied.
+
+    ALBERT's share theirs. Inductor runs a layer on int8 where its weight is read once, and leaves the others in FP32.
+    """
+    import torch
+
+    seen, copies = set(), 0
+    for node in layers:
+        shared = node.args[1]
+        weight = attrgetter(shared.target)(module)
+        if weight.data_ptr() in seen:
+            name = f"own_weight_{copies}"
+            module.register_parameter(name, torch.nn.Parameter(weight.detach().clone(), requires_grad=False))
+            with module.graph.inserting_before(node):
+                own = module.graph.get_attr(name)
+            own.meta = dict(shared.meta)
+            node.replace_input_with(shared, own)
+            copies += 1
+        seen.add(weight.data_ptr())
+    module.recompile()
+    return copies
 
 
 def _count(module: Any, operator: str) -> int:

@@ -13,6 +13,9 @@ from farm.records import Machine
 BF16_SETS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Any of them multiplies BF16 matrices: Intel's and AMD's AVX-512 extension, Intel's AMX, Arm's BF16."""
 
+BF16_X86 = BF16_SETS - {"bf16"}
+"""Those of x86 CPUs, for a library that knows no others."""
+
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU flags of instructions that sum products of bytes in 32 bits at once."""
 
@@ -50,9 +53,14 @@ def needs_bf16(method_id: str, machine: Machine) -> None:
         )
 
 
-def computes_bf16() -> bool:
-    """Whether the CPU of this process multiplies BF16 matrices."""
-    return bool(BF16_SETS & cpu_flags())
+def needs_bf16_x86(method_id: str, machine: Machine, library: str) -> None:
+    """Raise MethodUnsupportedError where `library`, which computes in BF16 on x86 CPUs alone, would run FP32."""
+    needs_bf16(method_id, machine)
+    if not BF16_X86 & set(machine.instruction_sets):
+        raise MethodUnsupportedError(
+            f"{method_id} needs BF16 instructions of an x86 CPU ({', '.join(sorted(BF16_X86))}): on others {library} "
+            "runs FP32 instead"
+        )
 
 
 def compiler_targets() -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from farm.errors import ProofFailedError
 from farm.records import Device, Workload
@@ -40,7 +41,7 @@ class SessionOptions:
 
     spinning: bool = True
     arena: bool = True
-    dynamic_block_base: int = 0
+    dynamic_block_base: Annotated[int, Ge(0)] = 0
 
 
 class SessionCallable:

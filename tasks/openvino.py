@@ -13,7 +13,7 @@ import numpy as np
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
-from tasks.instruction_sets import computes_bf16, needs_bf16
+from tasks.instruction_sets import BF16_X86, byte_sums_may_overflow, cpu_flags, needs_bf16_x86
 from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.models import read_architecture
 from tasks.openvino_proof import (
@@ -169,9 +169,9 @@ class OpenVinoBf16(OpenVinoFp32):
     exact: ClassVar[bool] = False
 
     def check_supported(self, machine: Machine, device: Device) -> None:
-        """Without BF16 instructions OpenVINO would run FP32 under this name."""
+        """Without BF16 instructions that it knows OpenVINO would run FP32 under this name."""
         super().check_supported(machine, device)
-        needs_bf16(self.id, machine)
+        needs_bf16_x86(self.id, machine, "OpenVINO")
 
     def activations(self, workload: Workload) -> str:
         """BF16."""
@@ -220,17 +220,18 @@ class OpenVinoInt8(OpenVinoFp32):
             raise MethodUnsupportedError(f"{self.id} needs AVX2 or Arm's dot product instructions; this CPU lacks them")
 
     def check_options(self, machine: Machine, options: Mapping[str, Any]) -> None:
-        """BF16 activations need a CPU that computes in BF16; OpenVINO would run FP32 instead."""
+        """BF16 activations need a CPU that OpenVINO computes in BF16 on; it would run FP32 instead."""
         if QuantizationOptions(**options).activations == "bf16":
-            needs_bf16(f"{self.id} with activations: bf16", machine)
+            needs_bf16_x86(f"{self.id} with activations: bf16", machine, "OpenVINO")
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Ranges of activations come from the calibration texts at the cell's shape."""
+        """Ranges of activations come from the calibration texts at the cell's shape, weights' range from this CPU."""
         options = QuantizationOptions(**workload.options)
         return {
             **super().depends_on(workload),
             **library_versions("nncf"),
             "calibration_sha256": texts_sha256(options.calibration),
+            "half_range": byte_sums_may_overflow(),
         }
 
     def quantize(self, converted: Any, model: ModelInfo, workload: Workload) -> Any:
@@ -249,7 +250,7 @@ class OpenVinoInt8(OpenVinoFp32):
             subset_size=len(inputs),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=ignored,
-            advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+            advanced_parameters=AdvancedQuantizationParameters(smooth_quant_alphas=alphas, overflow_fix=overflow_fix()),
         )
 
     def remarks(self, workload: Workload, attention: Mapping[str, float]) -> list[str]:
@@ -258,11 +259,11 @@ class OpenVinoInt8(OpenVinoFp32):
         return ["attention was to be quantized and is not"] if asked and attention and "int8" not in attention else []
 
     def activations(self, workload: Workload) -> str:
-        """What the options say; by themselves BF16 where this CPU computes in it."""
+        """What the options say; by themselves BF16 where OpenVINO computes in it on this CPU."""
         asked = str(QuantizationOptions(**workload.options).activations)
         if asked != "auto":
             return asked
-        return "bf16" if computes_bf16() else "f32"
+        return "bf16" if BF16_X86 & cpu_flags() else "f32"
 
 
 class OpenVinoInt8Pruned(OpenVinoInt8):
@@ -271,6 +272,16 @@ class OpenVinoInt8Pruned(OpenVinoInt8):
     id: ClassVar[str] = "openvino-int8-pruned"
     about: ClassVar[str] = "OpenVINO, int8 by NNCF, last layer for the first token only (exact before quantization)"
     prunes_last_layer: ClassVar[bool] = True
+
+
+def overflow_fix() -> Any:
+    """Half the range of weights where sums of bytes may overflow on this CPU.
+
+    NNCF does not ask the CPU, and its default halves the weights of first convolutions alone: none of an encoder's.
+    """
+    from nncf.quantization.advanced_parameters import OverflowFix
+
+    return OverflowFix.ENABLE if byte_sums_may_overflow() else OverflowFix.DISABLE
 
 
 def device_settings(method: OpenVinoFp32, workload: Workload) -> dict[str, Any]:

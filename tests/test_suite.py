@@ -63,6 +63,24 @@ def test_an_option_of_the_wrong_type_is_named() -> None:
     assert "'control-work': option units: " in message
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value", "reason"),
+    [
+        ("onnxruntime-fp32", "spinning", "false", "should be a valid boolean"),
+        ("onnxruntime-fp32", "spinning", 0, "should be a valid boolean"),
+        ("onnxruntime-fp32", "dynamic_block_base", -4, "greater than or equal to 0"),
+        ("openvino-int8", "samples", "64", "should be a valid integer"),
+        ("openvino-int8", "samples", 64.0, "should be a valid integer"),
+        ("onnxruntime-int8-static", "samples", 0, "greater than 0"),
+        ("pytorch-int8-pt2e", "samples", -5, "greater than 0"),
+    ],
+)
+def test_an_option_is_taken_as_it_stands_or_refused(method: str, option: str, value: Any, reason: str) -> None:
+    message = _refusal(methods=[{"method": method, "options": {option: value}}])
+    assert f"'{method}': option {option}: " in message
+    assert reason in message
+
+
 def test_an_option_that_the_method_itself_refuses_is_named() -> None:
     message = _refusal(methods=[{"method": "control-crash", "options": {"how": "loudly"}}])
     assert "'control-crash'" in message
