@@ -96,6 +96,6 @@ class Budget:
         return replica_share_s(spendable, fraction, self._usual_s(job.cohort))
 
     def _usual_s(self, cohort: Cohort) -> float | None:
-        """What a replica of this cohort took so far in this session."""
+        """What a replica of this cohort has taken since this farm began."""
         took = self._took_s.get(cohort.cohort)
         return median(took) if took else None

@@ -19,9 +19,14 @@ FIGURES = (
 
 
 def figures_of(rows: Sequence[Row]) -> dict[str, Span]:
-    """The span of each figure that any of the rows has. A break-even that is never reached is infinite."""
+    """The span of each figure that any of the rows has. A break-even that is never reached is infinite; where nothing
+    is shown of which is faster, none is known."""
     found = {name: [row[name] for row in rows if row.get(name) is not None] for name in FIGURES}
-    judged = [row for row in rows if is_candidate(row) and has_speedup(row) and "break_even_calls" in row]
+    judged = [
+        row
+        for row in rows
+        if is_candidate(row) and has_speedup(row) and "break_even_calls" in row and row["verdict"] != "unclear"
+    ]
     found["break_even_calls"] += [math.inf for row in judged if row["break_even_calls"] is None]
     return {name: (min(values), max(values)) for name, values in found.items() if values}
 

@@ -51,7 +51,7 @@ class StoreLedger:
         self._patience_s = patience_s
         published = store.published(identity.run)
         self.before = frozenset(published)
-        """What was published before this session, by cohort and replica."""
+        """What was published before this farm began, by cohort and replica."""
         self._same_within = speedups.same_within(store, identity.run)
         self._measured: defaultdict[str, list[pa.Table]] = defaultdict(list)
         self._ratios: dict[str, list[list[stats.FloatArray]]] = {}
@@ -117,7 +117,7 @@ class StoreLedger:
             self._forget(cohort)
 
     async def _recall(self, cohort: Cohort) -> None:
-        """Read what was published of a cohort before this session, when it goes on."""
+        """Read what was published of a cohort before this farm began, when it goes on."""
         async with self._recalling:
             places = self._earlier.get(cohort.cohort)
             if places:

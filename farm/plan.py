@@ -240,15 +240,20 @@ def _packs(cells: Sequence[Cell], compare: Sequence[Sequence[str]], model: Model
     size = max(1, _most_alive(model, slot) - 2)
     packs: list[list[Cell]] = []
     for group in _groups(others, compare):
-        if len(group) > size:
+        if _alive(group) > size:
             raise RequestError(
-                f"compare: {len(group)} methods do not fit into the memory here together, only {size} do; "
+                f"compare: {_alive(group)} methods do not fit into the memory here together, only {size} do; "
                 "compare fewer of them at once"
             )
-        if not packs or len(packs[-1]) + len(group) > size:
+        if not packs or _alive(packs[-1]) + _alive(group) > size:
             packs.append([])
         packs[-1] += group
     return [pair + pack for pack in packs] or [pair]
+
+
+def _alive(cells: Sequence[Cell]) -> int:
+    """How many of the cells become processes."""
+    return sum(cell.unsupported is None for cell in cells)
 
 
 def _most_alive(model: ModelInfo, slot: Slot) -> int:

@@ -101,7 +101,7 @@ class Progress(BaseModel):
                 self.stage = self.note = ""
 
     def left_s(self) -> float | None:
-        """Seconds that the rest takes at the pace so far in this session; None before a replica is done."""
+        """Seconds that the rest takes at the pace since this farm began; None before a replica is done."""
         if self.done <= self.began_with or self.done >= self.total:
             return None
         pace = (self.heard_unix_s - self.began_unix_s) / (self.done - self.began_with)

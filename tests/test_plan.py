@@ -167,6 +167,15 @@ def test_cells_that_do_not_fit_the_memory_are_split_in_packs_with_baseline_and_t
     assert len({pack.cohort for pack in packs}) == len(packs)
 
 
+def test_methods_that_cannot_run_here_take_no_room_in_a_pack() -> None:
+    chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(8)]
+    suite = suite_of(methods=["pytorch-fp32", "openvino-bf16", *chosen], lengths=[64])
+    slots = (replace(SLOT, memory_bytes=8 * GIB),)
+    without = plan_of(suite_of(methods=["pytorch-fp32", *chosen], lengths=[64]), slots=slots).cohorts
+    among = plan_of(suite, slots=slots, supported=supports_all_but("openvino-bf16")).cohorts
+    assert [sum(not cell.unsupported for cell in pack.cells) for pack in among] == [len(p.cells) for p in without]
+
+
 def _comparing(memory_bytes: int, *compare: list[str]) -> list[list[str]]:
     chosen = [{"method": "control-null", "name": f"m{number}"} for number in range(8)]
     suite = suite_of(methods=chosen, lengths=[64], compare=list(compare))
