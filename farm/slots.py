@@ -142,11 +142,11 @@ def discover_nodes() -> tuple[list[Node], list[str]]:
     for node_id, node in found.items():
         try:
             machine = tell_machine(asked[node_id])
+            if machine is None:
+                raise RequestError(f"it went away, or did not answer within {DESCRIBE_S:.0f} s")
+            nodes.append(as_node(node, machine))
         except RequestError as error:
             left_out.append(f"node {node.get('NodeManagerHostname', node_id)} is left out: {error}")
-            continue
-        if machine is not None:
-            nodes.append(as_node(node, machine))
     return nodes, left_out
 
 
