@@ -50,7 +50,8 @@ def artifact_key(method: Method, model: ModelInfo, workload: Workload) -> str:
     identity = {
         "model": model.sha256,
         "method": method.id,
-        "options": dict(workload.options),
+        # With its defaults: what they are may change.
+        "options": asdict(method.Options(**workload.options)),
         "depends": library_versions(*method.requires) if depends is None else dict(depends),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

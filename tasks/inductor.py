@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZipFile
@@ -37,13 +39,35 @@ def import_compiler() -> None:
     import torch._inductor.package  # noqa: F401
 
 
+VERSION_S = 10.0
+"""A compiler that has not said its version by then hangs."""
+
+
 def needs_compiler(method_id: str) -> None:
     """Raise MethodUnsupportedError where the C++ compiler that Inductor calls is not installed."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    compiler = _compiler()
     if shutil.which(compiler) is None:
         raise MethodUnsupportedError(
             f"{method_id} needs the C++ compiler '{compiler}', which is not installed (CXX names another)"
         )
+
+
+def compiler_version() -> str:
+    """What the compiler calls itself; empty where it is not there."""
+    return _version_of(_compiler())
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+
+
+@cache
+def _version_of(compiler: str) -> str:
+    try:
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=VERSION_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return said.stdout.partition("\n")[0]
 
 
 @dataclass(frozen=True)
@@ -57,9 +81,10 @@ class InductorMethod(TorchMethod):
     """What compiling for a cell and ahead of time share."""
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Compiled code is made for a shape, a number of threads and the instruction sets of this CPU."""
+        """Compiled code is made by a compiler for a shape, a number of threads and this CPU's instruction sets."""
         return {
             **library_versions("torch", "transformers"),
+            "compiler": compiler_version(),
             "shape": [workload.batch_size, workload.length],
             "threads": workload.threads,
             "device": workload.device,

@@ -30,11 +30,19 @@ from tasks.steps import step
 WORKLOAD = Workload("cpu", 2, 1, 8)
 
 
+@dataclass(frozen=True)
+class Level:
+    """How well it copies."""
+
+    level: int = 1
+
+
 @dataclass
 class Copier(Method):
     """Prepares two small files; counts how often."""
 
     id: ClassVar[str] = "copier"
+    Options: ClassVar[type] = Level
     library: str = "1.0"
     fails: bool = False
     prepared: list[Path] = field(default_factory=list)
@@ -96,6 +104,22 @@ def test_an_artifact_is_made_anew_when_what_it_depends_on_changes(
     assert second.key != first.key
     assert len(method.prepared) == 1
     assert find_artifact(Copier(), MODEL, WORKLOAD) is not None
+
+
+def test_an_option_that_is_left_out_is_its_default() -> None:
+    keys = [artifact_key(Copier(), MODEL, replace(WORKLOAD, options=each)) for each in ({}, {"level": 1}, {"level": 2})]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_another_compiler_makes_another_artifact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = []
+    for name in ("one", "other"):
+        compiler = tmp_path / name
+        compiler.write_text(f"#!/bin/sh\necho {name} 13.2\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CXX", str(compiler))
+        keys.append(artifact_key(find_method("pytorch-fp32-aot"), MODEL, WORKLOAD))
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.usefixtures("cache")
