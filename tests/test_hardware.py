@@ -73,7 +73,7 @@ def test_a_class_that_joins_later_lacks_threads_as_it_would_have_from_the_beginn
     late = make_plan(suite, MODEL, [small], machines, supports_all, late=True)
     together = plan_of(suite, slots=(BLUE, small))
     assert list(late.cohorts) == [each for each in together.cohorts if each.hardware_class == "plain-red"]
-    assert late.left_out == together.left_out == {"4 threads on plain-red": "it has 1 cores"}
+    assert late.left_out == together.left_out == {"4 threads on plain-red": "it has 1 core"}
 
 
 def test_nodes_without_the_label_are_not_even_asked_what_they_are() -> None:
@@ -91,7 +91,7 @@ def test_of_several_classes_one_without_the_asked_threads_is_left_out_with_the_r
     plan = plan_of(suite_of(threads=[1, 4], lengths=[64], hardware="all"), slots=(BLUE, small))
     found = [(cohort.hardware_class, cohort.workload.threads) for cohort in plan.cohorts]
     assert found == [("plain-blue", 1), ("plain-red", 1), ("plain-blue", 4)]
-    assert plan.left_out == {"4 threads on plain-red": "it has 1 cores"}
+    assert plan.left_out == {"4 threads on plain-red": "it has 1 core"}
 
 
 def _not_on_red(method_id: str, machine: Machine, device: Device, model: ModelInfo, options: object) -> None:

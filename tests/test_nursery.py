@@ -134,9 +134,9 @@ def test_a_resident_that_does_not_answer_is_too_late(nursery: Nursery, tmp_path:
     resident = nursery.fork("cell", tmp_path / "slow.log")
     os.kill(resident.pid, signal.SIGSTOP)
     with pytest.raises(TooLateError):
-        resident.call("peak_rss_bytes", timeout_s=0.2)
+        resident.call("peaks", timeout_s=0.2)
     os.kill(resident.pid, signal.SIGCONT)
-    assert resident.answer(ANSWER_S) > 0
+    assert resident.answer(ANSWER_S)["peak_rss_bytes"]  # late, and not lost
 
 
 def test_a_killed_resident_is_gone_even_if_it_was_stopped(nursery: Nursery, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_killed_resident_is_gone_even_if_it_was_stopped(nursery: Nursery, tmp_
 
 def test_all_residents_end_with_their_nursery(nursery: Nursery, tmp_path: Path) -> None:
     residents = [nursery.fork("cell", tmp_path / f"{number}.log") for number in range(2)]
-    residents[0].call("peak_rss_bytes", timeout_s=ANSWER_S)  # by then it has asked to die with its parent
+    residents[0].call("peaks", timeout_s=ANSWER_S)  # by then it has asked to die with its parent
     os.kill(residents[0].pid, signal.SIGSTOP)
     nursery.close()
     assert _wait_until(lambda: all(_gone(resident.pid) for resident in residents))
@@ -162,7 +162,7 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
         "from farm.nursery import Nursery\n"
         "nursery = Nursery([int(sys.argv[1])], 1, '', pathlib.Path(sys.argv[2]))\n"
         "cells = [nursery.fork('cell', pathlib.Path(sys.argv[2])) for _ in range(2)]\n"
-        "cells[0].call('peak_rss_bytes', timeout_s=60)\n"  # by then it has asked to die with its parent
+        "cells[0].call('peaks', timeout_s=60)\n"  # by then it has asked to die with its parent
         "os.kill(cells[0].pid, signal.SIGSTOP)\n"
         "print(nursery._process.pid, *(cell.pid for cell in cells), flush=True)\n"
         "time.sleep(600)\n"
@@ -234,7 +234,7 @@ from farm.actor import CellProcess
 held = bytearray(b"x") * 400_000_000
 del held
 if os.fork() == 0:
-    print(CellProcess([0]).peak_rss_bytes(), flush=True)
+    print(CellProcess([0]).peaks()["peak_rss_bytes"], flush=True)
 else:
     os.wait()
 """
@@ -242,11 +242,11 @@ else:
 
 def test_the_peak_of_a_cell_is_its_own_alone(nursery: Nursery, tmp_path: Path) -> None:
     cell, other = (_loaded(nursery, tmp_path, "control-leak", bytes_per_call=80_000_000) for _ in range(2))
-    if cell.call("peak_rss_bytes", timeout_s=ANSWER_S) is None:
+    if cell.call("peaks", timeout_s=ANSWER_S)["peak_rss_bytes"] is None:
         pytest.skip("this platform does not tell")
     cell.call("turn", timeout_s=ANSWER_S)
-    assert cell.call("peak_rss_bytes", timeout_s=ANSWER_S) > 400_000_000
-    assert other.call("peak_rss_bytes", timeout_s=ANSWER_S) < 200_000_000
+    assert cell.call("peaks", timeout_s=ANSWER_S)["peak_rss_bytes"] > 400_000_000
+    assert other.call("peaks", timeout_s=ANSWER_S)["peak_rss_bytes"] < 200_000_000
     command = [sys.executable, "-c", FORK_AFTER_A_PEAK]
     ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=ANSWER_S, cwd=ROOT)
     assert int(ran.stdout) < 200_000_000
