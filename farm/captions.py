@@ -125,7 +125,7 @@ def cost_lines(rows: Sequence[Row]) -> Iterator[str]:
             "by how much loading made its used memory grow. Energy and power are the whole board's."
         )
     dearest: dict[str, Row] = {}
-    for row in rows:
+    for row in (row for row in rows if row.get("role") != "twin"):  # which is prepared with its baseline
         if len(steps_of(row)) > 1 and (row["prepare_s"] or 0) > (dearest.get(row["name"], {}).get("prepare_s") or 0):
             dearest[row["name"]] = row
     first = sorted(dearest.values(), key=lambda row: -row["prepare_s"])[:MOST_PREPARED]

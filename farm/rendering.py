@@ -60,7 +60,8 @@ def reading(block: Block, wanted: Chosen) -> str:
     said = ", and ".join(filter(None, [latency, f"{speedup}{interval}"]))
     needed = [f"{name} below {PERCENTILE_SAMPLES[int(name[1:])]}" for name in percentiles(wanted.at_lengths)]
     withheld = f"withheld where too few samples support it: {', '.join(needed)}" if needed else ""
-    return "; ".join(filter(None, [said[:1].upper() + said[1:], withheld]))
+    text = "; ".join(filter(None, [said, withheld]))
+    return text[:1].upper() + text[1:]
 
 
 def lines(block: Block) -> list[str]:
