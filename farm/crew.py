@@ -13,6 +13,7 @@ from farm.budget import Budget
 from farm.errors import FarmError
 from farm.events import AttemptFailed, Listener, NodeJoined, NodeLost, Notice, ReplicaBegan
 from farm.grounds import Grounds, Ledger, NodeBusyError, failed_log
+from farm.idlers import Idlers
 from farm.quarantine import MOST_IN_A_ROW, QUARANTINE_S, Quarantine
 from farm.records import Cohort, Failure, Slot
 from farm.replica import NodeFaultError, NodeUnfitError, ReplicaLostError
@@ -57,7 +58,7 @@ class Crew:
         self._listener = listener
         self._plan_for = plan_for
         self._patience_s = patience_s
-        self._idle: dict[asyncio.Future[None], Callable[[], Sequence[Slot]]] = {}
+        self._idlers = Idlers()
         self._complete = asyncio.Event()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._useless: set[str] = set()
@@ -94,8 +95,7 @@ class Crew:
                 await asyncio.wait_for(self._complete.wait(), POLL_S)
             except TimeoutError:
                 continue
-        for waiting in self._idle:
-            waiting.cancel()
+        self._idlers.dismiss()
 
     def _welcome(self, group: asyncio.TaskGroup, node_id: str, slots: Sequence[Slot]) -> None:
         """Let a node that is new take part, if the run has work for its kind."""
@@ -116,7 +116,7 @@ class Crew:
         for slot in slots:
             self._schedule.leave(slot)
         self._held -= set(slots)
-        self._tell_all()  # it may have been told of a job that it did not take any more
+        self._idlers.tell_all()  # it may have been told of a job that it did not take any more
 
     def _bear_idleness(self, idle_s: float) -> None:
         """Say once what is waited for; raise FarmError when it has been long enough."""
@@ -141,12 +141,8 @@ class Crew:
             while not self._schedule.complete:
                 for slot in self._next_to_work(slots, working):
                     working[slot] = group.create_task(self._work(slot))
-                more_work = asyncio.get_running_loop().create_future()
-                self._idle[more_work] = partial(self._next_to_work, slots, working)
-                try:
+                with self._idlers.join(partial(self._next_to_work, slots, working)) as more_work:
                     await asyncio.wait([more_work, *working.values()], return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    del self._idle[more_work]
                 working = {slot: task for slot, task in working.items() if not task.done()}
 
     def _next_to_work(self, slots: Sequence[Slot], working: Collection[Slot]) -> list[Slot]:
@@ -194,7 +190,7 @@ class Crew:
         (self._held.add if by_others else self._held.discard)(slot)
         self._schedule.hold(slot.node_id, by_others)
         if by_others:
-            self._tell_all()
+            self._idlers.tell_all()
 
     async def _measure(self, job: Job, slot: Slot, place: Any) -> None:
         """Measure and publish one replica; whatever keeps it from that, it waits again."""
@@ -272,11 +268,11 @@ class Crew:
     def _set_aside(self, slot: Slot, message: str, remedy: str) -> None:
         self._schedule.set_aside(slot.node_id)
         self._listener.on(Notice(message, remedy))
-        self._tell_all()
+        self._idlers.tell_all()
 
     def _let_back(self, node_id: str) -> None:
         self._schedule.let_back(node_id)
-        self._tell_all()
+        self._idlers.tell_all()
 
     async def _publish(self, job: Job, log: ReplicaLog) -> None:
         """Publish a replica. Once that has begun it is done, even where its node goes or the run ends meanwhile."""
@@ -288,24 +284,12 @@ class Crew:
             await publishing
             raise
         finally:
-            self._tell_of_work(self._schedule.total - before)
+            self._idlers.tell(self._schedule.total - before)
 
     def _give_back(self, job: Job | None) -> None:
         if job is not None:
             self._schedule.give_back(job)
-            self._tell_of_work(1)
-
-    def _tell_of_work(self, jobs: int) -> None:
-        """Wake as many of the workers that found nothing to do as there are jobs that are new to them."""
-        for waiting, next_to_work in list(self._idle.items()) if jobs else ():
-            if not waiting.done() and next_to_work():
-                waiting.set_result(None)
-                jobs -= 1
-            if not jobs:
-                return
-
-    def _tell_all(self) -> None:
-        self._tell_of_work(len(self._idle))
+            self._idlers.tell(1)
 
     def _tell_once(self, message: str, remedy: str) -> None:
         if message not in self._told:
