@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from farm import stats
+from farm import packs, stats
 from farm.direct import paired_row
 from farm.footprint import Footprint, footprint_of
 from farm.limits import Limits, broken_limits
@@ -27,13 +27,6 @@ from farm.ratios import (
 SAME_SIZE = 0.01
 """Sizes that differ by less than 1 % are one size on the Pareto front: a few names more in a graph are no reason to
 prefer a method."""
-
-
-_DEAREST = (
-    *(f"latency_p{percentile}_ns" for percentile in stats.PERCENTILE_SAMPLES if percentile != 50),
-    *("artifact_bytes", "prepare_s", "peak_rss_bytes"),
-)
-"""Where packs differ in these the largest counts: a limit is to be kept in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,29 +134,15 @@ def choose(rows: Sequence[Row], shares: Shares | None = None, limits: Limits | N
     return Choice(lengths, entrants, leader, leads, left_out)
 
 
-def _by_method(rows: Iterable[Row]) -> dict[str, dict[int, Row]]:
-    """The row of each method at each length, twins left out; the baseline's of several packs are pooled."""
-    cells: dict[str, dict[int, list[Row]]] = {}
-    for row in rows:
-        if row.get("role") != "twin":
-            cells.setdefault(row["name"], {}).setdefault(row["length"], []).append(row)
-    return {name: {length: _pooled(found) for length, found in each.items()} for name, each in cells.items()}
-
-
-def _pooled(rows: Sequence[Row]) -> Row:
-    """The baseline of several packs as one row: the geometric mean of its medians, the dearest of its costs.
-
-    Methods are compared with the baseline of their own pack; this one is what stands for it as a method.
-    """
-    sound = [row for row in rows if has_speedup(row)]
-    if len(sound) < 2:
-        return sound[0] if sound else rows[0]
-    known = {column: [row[column] for row in sound if row.get(column) is not None] for column in sound[0]}
-    means = {
-        name: stats.geometric_mean(known[name]) for name in ("latency_p50_ns", "baseline_p50_ns") if known.get(name)
-    }
-    dearest = {name: max(values) for name in _DEAREST if (values := known.get(name))}
-    return {column: values[0] if values else None for column, values in known.items()} | dearest | means
+def _by_method(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    """The row of each method at each length, twins left out; the baseline's of packs that have a result are pooled."""
+    measured = {(row["name"], row["length"]) for row in rows if has_speedup(row)}
+    # A method stands in one pack, the baseline in all: where it failed in one, the others still tell what it is.
+    kept = [row for row in rows if has_speedup(row) or (row["name"], row["length"]) not in measured]
+    methods: dict[str, dict[int, Row]] = {}
+    for row in packs.pooled(row for row in kept if row.get("role") != "twin"):
+        methods.setdefault(row["name"], {})[row["length"]] = row
+    return methods
 
 
 def pareto_front(entrants: Iterable[Entrant]) -> tuple[str, ...]:

@@ -293,7 +293,7 @@ def _explained(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         cause = error.cause
         said = str(cause) if isinstance(cause, FarmError) else f"{type(cause).__name__}: {cause}"
-        return f"the cohort's process could not go on: {said.splitlines()[0]}"
+        return f"the cohort's process could not go on: {said.splitlines()[0] if said else type(cause).__name__}"
     lines = [line.strip() for line in Text.from_ansi(str(error)).plain.splitlines() if line.strip()]
     if not lines:
         return f"the cohort's process was lost: {type(error).__name__}"
