@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from farm.schemas import MEASUREMENT_SCHEMA, SCHEMA_VERSION
-from farm.store import RunRecord
+from farm.store import RunRecord, Store
 
 RUN = "20260101T120000Z-beef"
 BASELINE = "pytorch"
@@ -124,3 +125,15 @@ def run_record(**changes: Any) -> RunRecord:
         command="farm run simulated.yaml",
     )
     return record.model_copy(update=changes)
+
+
+def small_store(folder: Path) -> Store:
+    """Two lengths, two replicas of each, and a cohort of which one cell failed."""
+    store = Store(folder)
+    store.write_run(run_record())
+    for length in LENGTHS[:2]:
+        for replica in range(2):
+            store.publish_replica(RUN, f"cpu-b1-l{length}", replica, simulated_cohort(length, replica))
+    failed = measured_row("odd", 0, "quantized", 9.0, status="failed", reasons=["crashed"], round=None, latency_ns=None)
+    store.publish_replica(RUN, "odd", 0, [measured_row("odd", 0, "pytorch", 9.0), failed])
+    return store
