@@ -50,8 +50,7 @@ def artifact_key(method: Method, model: ModelInfo, workload: Workload) -> str:
     identity = {
         "model": model.sha256,
         "method": method.id,
-        # With its defaults: what they are may change.
-        "options": asdict(method.Options(**workload.options)),
+        "options": method.preparing_options(workload),
         "depends": library_versions(*method.requires) if depends is None else dict(depends),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

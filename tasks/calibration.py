@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from annotated_types import Gt
 
 from farm.errors import RequestError
-from farm.records import ModelInfo, Workload
+from farm.records import ModelInfo
 from tasks.accuracy import read_texts
-from tasks.inputs import build_inputs
+from tasks.inputs import encode_singly
 from tasks.method import Arrays
 from tasks.progress import SilentProgress
 
@@ -30,11 +30,11 @@ class CalibrationOptions:
 
     `calibration`: demo (the reviews the demo model was trained on), or a CSV or Parquet file or hub:OWNER/NAME@SPLIT
     with a column `text`.
-    `samples`: how many inputs of the cell's shape are run to see the ranges of activations.
+    `samples`: how many texts are run to see the ranges of activations.
     """
 
     calibration: str = DEMO_TEXTS
-    samples: Annotated[int, Gt(0)] = 64
+    samples: Annotated[int, Gt(0)] = 256
 
 
 def calibration_source(options_class: type, options: Mapping[str, Any]) -> str | None:
@@ -55,18 +55,14 @@ def calibration_texts(source: str) -> tuple[str, ...]:
     return read_texts(source)
 
 
-def calibration_inputs(model: ModelInfo, workload: Workload, options: CalibrationOptions) -> list[Arrays]:
-    """`options.samples` inputs of the workload's shape: int64 [batch_size, length] by the model's input names.
+def calibration_inputs(model: ModelInfo, options: CalibrationOptions) -> list[Arrays]:
+    """At most `options.samples` texts of the source, each int64 [1, its own length] by the model's input names.
 
-    By turns texts that fill the length and single, padded ones: a method meets both, and their ranges differ. Of an
-    odd number one more fills the length.
+    Without padding, whose activations no answer depends on, but which would widen the ranges that others share.
     """
     texts = calibration_texts(options.calibration)
-    half = (options.samples + 1) // 2
-    shape = {"length": workload.length, "batch_size": workload.batch_size, "count": half}
-    full = build_inputs(model, texts, kind="full", **shape)
-    padded = build_inputs(model, texts, kind="padded", **shape)
-    return [arrays for pair in zip(full, padded, strict=True) for arrays in pair][: options.samples]
+    count = min(options.samples, len(texts))
+    return encode_singly(model, [texts[index * len(texts) // count] for index in range(count)])
 
 
 def texts_sha256(source: str) -> str:

@@ -37,7 +37,8 @@ def keep_first_token(module: Any) -> int:
     """Rewrite an exported module (a `torch.fx.GraphModule` with shapes) in place; return how many operators shrank.
 
     0 means that the model reads more than one position (mean pooling, say), so that there is nothing to leave out.
-    Shapes must be static. Outputs equal the unpruned module's within rounding.
+    Of open axes the example's sizes tell which is which: no other size of the model may equal them. Outputs equal the
+    unpruned module's within rounding.
     """
     _cut_into_slices(module.graph)
     demands = _demands(module.graph)
@@ -77,7 +78,9 @@ def _piece(source: Any, index: int) -> tuple[Any, tuple[Any, ...]] | None:
         return torch.ops.aten.select.int, (source.args[0], source.args[1] if len(source.args) > 1 else 0, index)
     if name in ("chunk", "split", "split_with_sizes"):
         dim = source.args[2] if len(source.args) > 2 else 0
-        sizes = [operator.index(piece.shape[dim]) for piece in source.meta["val"]]
+        sizes = [piece.shape[dim] for piece in source.meta["val"]]
+        if not all(isinstance(size, int) for size in sizes):  # of an open axis, as long as a call's inputs say
+            return None
         start = sum(sizes[:index])
         return torch.ops.aten.slice.Tensor, (source.args[0], dim, start, start + sizes[index])
     return None
@@ -254,7 +257,7 @@ def _shrink(graph: Any, node: Any, dim: int, shrunk: Mapping[Any, int]) -> None:
     node.args = map_arg(node.args, lambda each: replaced.get(each, each))
     node.kwargs = map_arg(node.kwargs, lambda each: replaced.get(each, each))
     if _name(node) in ("view", "reshape", "expand"):
-        node.args = (node.args[0], [1 if own == dim else size for own, size in enumerate(_shape(node))])
+        node.args = (node.args[0], [1 if own == dim else size for own, size in enumerate(node.args[1])])
     elif _name(node) == "slice" and len(node.args) > 1 and node.args[1] % _rank(node) == dim:
         node.args = (node.args[0], dim, 0, 1)
 
@@ -284,7 +287,8 @@ def _tensors(arguments: Sequence[Any]) -> list[Any]:
 
 
 def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(map(operator.index, node.meta["val"].shape))
+    """Its sizes; those of open axes as they were in the example, without fixing the axes to them."""
+    return tuple(size if isinstance(size, int) else size.node.hint for size in node.meta["val"].shape)
 
 
 def _rank(node: Any) -> int:

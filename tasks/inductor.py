@@ -158,12 +158,12 @@ class AotFp32(InductorMethod):
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.utils import fresh_cache
 
-        from tasks.exported import example_inputs, export_again, export_module
+        from tasks.exported import example_inputs, export_again
 
         use_threads(workload)
         with torch.no_grad():
             with step("export"):
-                module = export_module(model, workload, pruned=self.prunes_last_layer)
+                module = self.export(model, workload)
             with step("rewrite"):
                 module, facts = self.rewrite(module, model, workload)
                 (folder / FACTS).write_text(json.dumps(facts))
@@ -172,6 +172,12 @@ class AotFp32(InductorMethod):
                 aoti_compile_and_package(
                     program, package_path=str(folder / PACKAGE), inductor_configs=self.settings(workload)
                 )
+
+    def export(self, model: ModelInfo, workload: Workload) -> Any:
+        """The module to rewrite, at the cell's shape or with open axes: what it becomes is exported again."""
+        from tasks.exported import export_module
+
+        return export_module(model, workload, pruned=self.prunes_last_layer)
 
     def rewrite(self, module: Any, model: ModelInfo, workload: Workload) -> tuple[Any, dict[str, Any]]:
         """What is compiled instead of the exported module, and facts about it for the proof; by itself, no change."""

@@ -59,6 +59,13 @@ class Pt2eInt8(AotFp32):
             "reduce_range": byte_sums_may_overflow(),
         }
 
+    def export(self, model: ModelInfo, workload: Workload) -> Any:
+        """With open axes, as calibration texts have lengths of their own; ranges are then those of every length."""
+        from tasks.exported import export_open_module
+
+        del workload
+        return export_open_module(model, pruned=self.prunes_last_layer)
+
     def rewrite(self, module: Any, model: ModelInfo, workload: Workload) -> tuple[Any, dict[str, Any]]:
         """Put quantize and dequantize operators around the linear layers, with ranges from the calibration texts."""
         import torch
@@ -79,7 +86,7 @@ class Pt2eInt8(AotFp32):
         # these are of integers, as in the positions of MPNet and DeBERTa.
         quantizer = x86.X86InductorQuantizer().set_module_type_qconfig(torch.nn.Linear, config)
         observed = prepare_pt2e(module, quantizer)
-        for arrays in calibration_inputs(model, workload, CalibrationOptions(**workload.options)):
+        for arrays in calibration_inputs(model, CalibrationOptions(**workload.options)):
             observed(**as_tensors(arrays))
         quantized = convert_pt2e(observed)
         marked = _count(quantized, "quantized_decomposed.dequantize_per_channel")
@@ -111,12 +118,13 @@ class Pt2eInt8Pruned(Pt2eInt8):
 def linear_layers(module: Any) -> tuple[list[Any], list[Any]]:
     """Nodes of an exported module's linear layers that a call's inputs reach, and of those that give a constant.
 
-    The latter (DeBERTa's relative positions) freezing computes once, in FP32.
+    The latter (DeBERTa's relative positions) freezing computes once, in FP32, for the one shape that is compiled.
     """
     reached: set[Any] = set()
     layers: tuple[list[Any], list[Any]] = [], []
     for node in module.graph.nodes:
-        if node.op == "placeholder" or reached & set(node.all_input_nodes):
+        shape_alone = str(node.target).startswith("aten.sym_size")
+        if node.op == "placeholder" or (reached & set(node.all_input_nodes) and not shape_alone):
             reached.add(node)
         if str(node.target).startswith("aten.linear"):
             layers[0 if node in reached else 1].append(node)

@@ -56,6 +56,13 @@ def encode_sentences(model: ModelInfo, sentences: Sequence[str], length: int) ->
     return _arrays(model, _tokenizer(model, length).encode_batch(list(sentences)))
 
 
+def encode_singly(model: ModelInfo, texts: Sequence[str]) -> list[TokenArrays]:
+    """Each text by itself, cut where the model takes no more, not padded: int64 [1, its own length] by input name."""
+    tokenizer = _tokenizer(model, model.max_length)
+    tokenizer.no_padding()
+    return [_arrays(model, [encoding]) for encoding in tokenizer.encode_batch(list(texts))]
+
+
 def pad_further(model: ModelInfo, encoded: TokenArrays, length: int) -> TokenArrays:
     """The same sequences with padding added on the right up to `length`, which changes no answer of the model."""
     padding = {"input_ids": padding_settings(model, length)["id"]}

@@ -7,7 +7,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -64,6 +64,14 @@ def allocated_bytes(loaded: Loaded | None) -> int | None:
     """The most memory on a GPU that a loaded model's framework has given out; None where it does not tell."""
     ask = getattr(loaded, "allocated_bytes", None)
     return None if ask is None else ask()
+
+
+_LOADING = "read while loading alone"
+
+
+def loading(default: Any) -> Any:
+    """A field of a method's options that only loading reads: cells that differ in it share what was prepared."""
+    return field(default=default, metadata={_LOADING: True})
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,11 @@ class Method(ABC):
         """
         del workload
         return None
+
+    def preparing_options(self, workload: Workload) -> dict[str, Any]:
+        """The options that preparing may read, with their defaults: all that are not declared as `loading`."""
+        options = self.Options(**workload.options)
+        return {each.name: getattr(options, each.name) for each in fields(options) if _LOADING not in each.metadata}
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Write the artifact's files into the empty `folder`. Runs in a process of its own, never in a cell."""

@@ -13,7 +13,7 @@ import numpy as np
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import Workload
 from tasks.cuda_ends import DeviceEnds
-from tasks.method import Arrays
+from tasks.method import Arrays, loading
 from tasks.onnx_graphs import GRAPH, load_facts
 from tasks.onnx_sessions import PROVIDERS, SessionCallable, SessionOptions, profiled_session, session_options
 
@@ -40,7 +40,7 @@ class CudaSessionOptions(SessionOptions):
     `cuda_graph`: on a GPU, capture the session's kernels in a CUDA graph and replay them.
     """
 
-    cuda_graph: bool = False
+    cuda_graph: bool = loading(False)
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,9 @@ class OnnxInt8Static(OnnxInt8):
     Options: ClassVar[type] = StaticInt8Options
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Ranges are those of the calibration texts, seen at the cell's shape."""
+        """Ranges are those of the calibration texts."""
         return {
             **super().depends_on(workload),
-            "shape": [workload.batch_size, workload.length],
             "calibration_sha256": texts_sha256(self.Options(**workload.options).calibration),
         }
 
@@ -57,7 +56,7 @@ class OnnxInt8Static(OnnxInt8):
         quantize_static(
             str(routed),
             str(target),
-            _Reader(calibration_inputs(model, workload, options)),
+            _Reader(calibration_inputs(model, options)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["MatMul"],
             nodes_to_quantize=products,

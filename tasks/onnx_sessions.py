@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from farm.errors import ProofFailedError
 from farm.records import Device, Workload
-from tasks.method import Arrays
+from tasks.method import Arrays, loading
 from tasks.onnx_graphs import GRAPH, GraphFacts, load_facts
 from tasks.onnx_profile import Execution, int8_share, multiply_adds, read_profile
 
@@ -39,9 +39,9 @@ class SessionOptions:
     the last ones of 1/n of a thread's share, so that a thread which others disturb holds up the call less.
     """
 
-    spinning: bool = True
-    arena: bool = True
-    dynamic_block_base: Annotated[int, Ge(0)] = 0
+    spinning: bool = loading(True)
+    arena: bool = loading(True)
+    dynamic_block_base: Annotated[int, Ge(0)] = loading(0)
 
 
 class SessionCallable:

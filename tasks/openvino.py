@@ -1,4 +1,4 @@
-"""OpenVINO: the model converted at its shape, optionally quantized by NNCF, and compiled for this CPU."""
+"""OpenVINO: the model converted once, optionally quantized by NNCF, and compiled for this CPU at the cell's shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
 from tasks.instruction_sets import BF16_X86, byte_sums_may_overflow, cpu_flags, needs_bf16_x86
-from tasks.method import Arrays, Loaded, Method, library_versions
+from tasks.method import Arrays, Loaded, Method, library_versions, loading
 from tasks.models import read_architecture
 from tasks.openvino_proof import (
     attention_work,
@@ -84,7 +84,7 @@ class CompiledCallable:
 class OpenVinoOptions:
     """Settings that a suite may give. `hyper_threading`: use both threads of a core where the slot has them."""
 
-    hyper_threading: bool = True
+    hyper_threading: bool = loading(True)
 
 
 class OpenVinoFp32(Method):
@@ -97,17 +97,20 @@ class OpenVinoFp32(Method):
     Options: ClassVar[type] = OpenVinoOptions
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """The converted model has the cell's shape."""
-        return {
-            **library_versions("openvino", "torch", "transformers"),
-            "shape": [workload.batch_size, workload.length],
-        }
+        """The converted model has open axes: one for all shapes, which differ in how it is compiled."""
+        del workload
+        return {**library_versions("openvino", "torch", "transformers"), "open_axes": True}
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
-        """Export, convert, fix the shape, quantize where the method does, and save."""
+        """Export, convert, quantize where the method does, and save."""
         import openvino
 
-        converted = self._convert(model, workload)
+        from tasks.exported import export_open_again, export_open_module
+
+        with step("export"):
+            program = export_open_again(export_open_module(model, pruned=self.prunes_last_layer), model)
+        with step("convert"):
+            converted = openvino.convert_model(program)
         with step("quantize"):
             quantized = self.quantize(converted, model, workload)
         with step("save"):
@@ -119,11 +122,13 @@ class OpenVinoFp32(Method):
         return converted
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
-        """Read and compile the model; weights are packed for the CPU's kernels here."""
+        """Read the model, fix its shape and compile it: memory is planned, kernels are picked, weights packed here."""
         import openvino
 
-        settings = device_settings(self, workload)
-        compiled = openvino.Core().compile_model(folder / IR, "CPU", settings)
+        core = openvino.Core()
+        read = core.read_model(folder / IR)
+        read.reshape({name: [workload.batch_size, workload.length] for name in model.input_names})
+        compiled = core.compile_model(read, "CPU", device_settings(self, workload))
         return CompiledCallable(compiled, model, workload, self)
 
     def activations(self, workload: Workload) -> str:
@@ -135,21 +140,6 @@ class OpenVinoFp32(Method):
         """What to say of a model whose products between activations ran so, by precision."""
         del workload, attention
         return []
-
-    def _convert(self, model: ModelInfo, workload: Workload) -> Any:
-        import openvino
-
-        from tasks.exported import example_inputs, export_again, export_module
-
-        with step("export"):
-            module = export_module(model, workload, pruned=self.prunes_last_layer)
-            program = export_again(module, example_inputs(model, workload))
-        with step("convert"):
-            converted = openvino.convert_model(program)
-        shape = [workload.batch_size, workload.length]
-        # The converter leaves shapes open; with them fixed the runtime plans its memory and picks kernels once.
-        converted.reshape(dict.fromkeys(model.input_names, shape))
-        return converted
 
 
 class OpenVinoFp32Pruned(OpenVinoFp32):
@@ -196,11 +186,11 @@ class QuantizationOptions(CalibrationOptions):
     `smooth_quant`: move outliers of activations into weights first (Xiao et al., SmoothQuant, 2023).
     """
 
-    activations: Literal["auto", "f32", "bf16"] = "auto"
+    activations: Literal["auto", "f32", "bf16"] = loading("auto")
     preset: Literal["mixed", "performance"] = "mixed"
     attention: bool = True
     smooth_quant: bool = True
-    hyper_threading: bool = True
+    hyper_threading: bool = loading(True)
 
 
 class OpenVinoInt8(OpenVinoFp32):
@@ -225,7 +215,7 @@ class OpenVinoInt8(OpenVinoFp32):
             needs_bf16_x86(f"{self.id} with activations: bf16", machine, "OpenVINO")
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
-        """Ranges of activations come from the calibration texts at the cell's shape, weights' range from this CPU."""
+        """Ranges of activations come from the calibration texts, weights' range from this CPU."""
         options = QuantizationOptions(**workload.options)
         return {
             **super().depends_on(workload),
@@ -240,7 +230,7 @@ class OpenVinoInt8(OpenVinoFp32):
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
 
         options = QuantizationOptions(**workload.options)
-        inputs = calibration_inputs(model, workload, options)
+        inputs = calibration_inputs(model, options)
         alphas = AdvancedSmoothQuantParameters() if options.smooth_quant else AdvancedSmoothQuantParameters(-1, -1)
         ignored = None if options.attention else nncf.IgnoredScope(names=attention_products(converted))
         return nncf.quantize(

@@ -14,6 +14,7 @@ import pytest
 from made_up import MACHINE, MODEL
 
 from farm.records import ModelInfo, Workload
+from tasks import openvino
 from tasks.artifacts import (
     Artifact,
     artifact_key,
@@ -109,6 +110,26 @@ def test_an_artifact_is_made_anew_when_what_it_depends_on_changes(
 def test_an_option_that_is_left_out_is_its_default() -> None:
     keys = [artifact_key(Copier(), MODEL, replace(WORKLOAD, options=each)) for each in ({}, {"level": 1}, {"level": 2})]
     assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize(
+    ("method_id", "loading_alone", "preparing"),
+    [
+        ("onnxruntime-fp32", {"spinning": False, "arena": False, "dynamic_block_base": 4}, {}),
+        ("onnxruntime-int8-dynamic", {"spinning": False}, {"per_channel": False}),
+        ("openvino-int8", {"activations": "f32", "hyper_threading": False}, {"preset": "performance"}),
+    ],
+)
+def test_options_that_only_loading_reads_need_no_artifact_of_their_own(
+    method_id: str, loading_alone: dict[str, Any], preparing: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "texts_sha256", lambda _source: "")
+    method = find_method(method_id)
+    usual, shared, own = (
+        artifact_key(method, MODEL, replace(WORKLOAD, options=each)) for each in ({}, loading_alone, preparing)
+    )
+    assert usual == shared
+    assert (usual == own) is not bool(preparing)
 
 
 def test_another_compiler_makes_another_artifact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

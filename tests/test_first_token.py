@@ -13,7 +13,8 @@ from small_families import SETTINGS, small_classifier, some_inputs
 from test_families import WITHOUT_SDPA
 from torch.utils.flop_counter import FlopCounterMode
 
-from farm.records import ModelInfo
+from farm.records import ModelInfo, Workload
+from tasks.exported import export_module, export_open_again, export_open_module
 from tasks.first_token import keep_first_token
 from tasks.pytorch import load_module
 
@@ -76,6 +77,22 @@ def test_the_last_layer_shrinks_and_no_logit_changes(family: str, attention: str
     assert keep_first_token(module) > 0
     np.testing.assert_allclose(_answer(module, tensors), before, atol=TOLERANCE, rtol=0)
     assert whole - _operations(module, tensors) >= LEAST_SAVED
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=[] if family in FAST else [pytest.mark.real]) for family in SETTINGS]
+)
+def test_with_open_axes_the_last_layer_shrinks_as_much_and_every_shape_is_taken(family: str, tmp_path: Path) -> None:
+    model = small_classifier(tmp_path, family)
+    whole = Bare(load_module(model)).eval()
+    fixed = export_module(model, Workload("cpu", 2, 2, LENGTH, {}), pruned=True)
+    opened = export_open_module(model, pruned=True)
+    assert _operations(opened, _tensors(model)) == _operations(fixed, _tensors(model))
+    again = export_open_again(opened, model).module()
+    for batch, length in ((1, 3), (1, LENGTH), (3, model.max_length)):
+        tensors = {name: torch.from_numpy(array) for name, array in some_inputs(model, length, batch).items()}
+        for module in (opened, again):
+            np.testing.assert_allclose(_answer(module, tensors), _answer(whole, tensors), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.real)])

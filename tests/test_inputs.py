@@ -10,9 +10,9 @@ import pytest
 from small_models import save_model
 
 from farm.errors import RequestError
-from farm.records import ModelInfo, Workload
+from farm.records import ModelInfo
 from tasks import calibration
-from tasks.inputs import build_inputs, encode_sentences, pad_further, short_to_long
+from tasks.inputs import build_inputs, encode_sentences, encode_singly, pad_further, short_to_long
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
 
@@ -106,13 +106,17 @@ def test_padding_further_gives_what_padding_to_the_longer_length_at_once_would(m
     assert set(longer) == set(at_once)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 5])
-def test_calibration_takes_as_many_inputs_as_asked_for(
-    samples: int, model: ModelInfo, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("samples", "taken"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_calibration_takes_texts_from_all_over_the_source_as_long_as_they_are(
+    samples: int, taken: list[int], model: ModelInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "calibration_texts", lambda _source: TEXTS)
-    options = calibration.CalibrationOptions(samples=samples)
-    inputs = calibration.calibration_inputs(model, Workload("cpu", 2, 1, 12, {}), options)
-    assert len(inputs) == samples
-    padded = [bool((arrays["attention_mask"] == 0).any()) for arrays in inputs]
-    assert padded == [bool(number % 2) for number in range(samples)]
+    monkeypatch.setattr(calibration, "calibration_texts", lambda _source: tuple(TEXTS))
+    inputs = calibration.calibration_inputs(model, calibration.CalibrationOptions(samples=samples))
+    assert [arrays["input_ids"].shape for arrays in inputs] == [(1, [6, 10, 5][index]) for index in taken]
+    assert all((arrays["attention_mask"] == 1).all() for arrays in inputs)
+
+
+def test_a_text_too_long_for_the_model_is_cut(model: ModelInfo) -> None:
+    (arrays,) = encode_singly(model, ["good " * 100])
+    assert arrays["input_ids"].shape == (1, 32)
+    assert arrays["input_ids"][0, -1] == SEP
