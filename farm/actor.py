@@ -38,6 +38,9 @@ PR_SET_PDEATHSIG = 1
 EVALUATION_BATCH = 16
 """Texts evaluated at once where that changes nothing: the weights are then read from memory once for all of them."""
 
+SPARE_CORES, LEAST_WATCHED_NS = 0.5, 50_000_000
+"""Calls that were watched for that long must not have kept so many more cores busy than they have threads to run on."""
+
 
 def cell_environment(threads: int, gpus: str) -> dict[str, str]:
     """What a cell's process is started with: every numerical library gets `threads` threads from its first import on.
@@ -153,8 +156,10 @@ class CellProcess:
         latencies: list[int] = []
         logits = [self._answer(arrays, latencies) for arrays in self._inputs]
         proof = self._prove()
+        started_ns, used_ns = time.perf_counter_ns(), time.process_time_ns()
         while not (warmup.is_steady(latencies) or warmup.is_capped(latencies)):
             self._answer(self._inputs[len(latencies) % len(self._inputs)], latencies)
+        busy_cores = self._busy_cores(time.process_time_ns() - used_ns, time.perf_counter_ns() - started_ns)
         recent = sorted(latencies[len(latencies) // 2 :])
         call_ns = float(recent[len(recent) // 2])
         self._batch = timing.calls_per_sample(call_ns)
@@ -166,7 +171,7 @@ class CellProcess:
             steady=warmup.is_steady(latencies),
             call_ns=call_ns,
             logits=tuple(tuple(tuple(row) for row in one.tolist()) for one in logits),
-            proof=proof,
+            proof={**proof, "busy_cores": busy_cores},
             precisions={each: self._method.precision_of(each, self._cell.workload) for each in PRODUCTS},
         )
 
@@ -209,6 +214,17 @@ class CellProcess:
         if not np.isfinite(logits).all():
             explain_overflow(self._method, self._call, arrays)
         return logits
+
+    def _busy_cores(self, used_ns: int, wall_ns: int) -> float:
+        """How many cores this process kept busy on average, whatever its runtime says of its threads.
+
+        Raises ProofFailedError where it was more than it was to have. On a GPU a driver's threads may wait in loops.
+        """
+        busy, threads = used_ns / wall_ns, self._cell.workload.threads
+        on_cpu, watched = self._cell.workload.device == "cpu", wall_ns >= LEAST_WATCHED_NS
+        if on_cpu and watched and busy > threads + SPARE_CORES:
+            raise ProofFailedError(f"its calls kept {busy:.1f} cores busy, with {threads} threads to run on")
+        return round(busy, 2)
 
     def _prove(self) -> Mapping[str, Any]:
         """Evidence about the process, true for every method, beside the method's own."""

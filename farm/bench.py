@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -16,20 +18,54 @@ from farm.events import Listener, StepReporter
 from farm.judging import MOST_PADDED, Evaluation
 from farm.plan import check_support, resolve_devices
 from farm.quality import SAMPLE_TEXTS
-from farm.records import Machine, ModelInfo
-from farm.replica import Bench
+from farm.records import Cell, Cohort, Machine, ModelInfo, Workload
 from farm.stopping import EFFORTS, Effort
 from farm.suite import Accuracy, Suite
 from tasks.accuracy import DEMO_DATASET, EvaluationSet, fixed_sample, load_dataset
 from tasks.calibration import DEMO_TEXTS, calibration_source, check_disjoint
 from tasks.inputs import TokenArrays, build_inputs, encode_sentences, pad_further, short_to_long
-from tasks.method import find_method
+from tasks.method import Arrays, find_method
 from tasks.reviews import LABELS as DEMO_LABELS
 from tasks.reviews import load_sentences, review_texts
 
 TIMED_INPUTS = 4
 """Different batches that a cell rotates through: enough that no call repeats its predecessor's, few enough that
 answering each once before timing stays short at length 512."""
+
+MOST_LATER = 8
+"""Further workloads that preparing a method covers at once. One process that imported and loaded a model makes the next
+artifact cheaply, but where many nodes share the work, most of what comes later is measured elsewhere."""
+
+
+@dataclass
+class Bench:
+    """What all replicas of a run work with."""
+
+    suite: Suite
+    model: ModelInfo
+    effort: Effort
+    inputs: Mapping[tuple[int, int], Sequence[Arrays]]
+    """Timed inputs by length and batch size."""
+    evaluation: Evaluation | None
+    listener: Listener
+    budget: Budget
+    ceilings: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """What the machine of each slot reaches at best, by node and slot; searched for by the first cohort there."""
+    _same: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
+    _place: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def plan_for(self, cohorts: Iterable[Cohort]) -> None:
+        """Learn of further cohorts that this run will measure."""
+        for cohort in cohorts:
+            for cell in cohort.cells:
+                same = self._same.setdefault((cohort.hardware_class, cell.role, cell.name), [])
+                self._place[cohort.hardware_class, cell.cell] = len(same)
+                same.append(cell.workload)
+
+    def later_workloads(self, cohort: Cohort, cell: Cell) -> Sequence[Workload]:
+        """The next workloads at which the same method will be run on machines like the cohort's."""
+        after = self._place.get((cohort.hardware_class, cell.cell), -1) + 1
+        return self._same.get((cohort.hardware_class, cell.role, cell.name), [])[after : after + MOST_LATER]
 
 
 def lay_out(suite: Suite, model: ModelInfo, listener: Listener, effort: Effort | None = None) -> Bench:

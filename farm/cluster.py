@@ -15,7 +15,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from rich.text import Text
 
-from farm import slots
+from farm import nodes, reservation
+from farm.bench import Bench
 from farm.cargo import Cargo
 from farm.cohort import CohortProcess
 from farm.errors import FarmError, RequestError
@@ -23,11 +24,12 @@ from farm.events import Notice
 from farm.hardware import CLASS_LABEL, admits, label_of, may_admit, nothing_fits
 from farm.machine import kind_of_software, unlike
 from farm.node_wish import NodeWish, nodes_wanted, usual_kind
+from farm.nodes import Node
 from farm.records import Failure, Machine, Slot
-from farm.replica import Bench, NodeFaultError, NodeUnfitError, measure_replica, prepare_replica
+from farm.replica import NodeFaultError, NodeUnfitError, measure_replica, prepare_replica
 from farm.rows import ReplicaLog
 from farm.schedule import Job, Kind
-from farm.slots import Node
+from farm.slots import devices_of, slots_of
 from farm.variance import VarianceParts
 
 LOCK_POLL_S = 2.0
@@ -101,9 +103,9 @@ class RayCluster:
             return (
                 self._slots
             )  # a private cluster's only node is gone when this process is; asking costs its cores time
-        alive = await asyncio.to_thread(slots.alive_nodes)
+        alive = await asyncio.to_thread(nodes.alive_nodes)
         self._up = set(alive)
-        workers = slots.workers_of(alive)
+        workers = nodes.workers_of(alive)
         found = self._described(workers, wait_s=0)
         if self._on_head:
             found |= self._unless_replaced({id_: node for id_, node in alive.items() if id_ not in workers}, found)
@@ -112,7 +114,7 @@ class RayCluster:
 
     def reserve(self, slot: Slot) -> AbstractAsyncContextManager[PlacementGroup]:
         """Hold the slot. Raises NodeBusyError."""
-        return slots.reserve(slot)
+        return reservation.reserve(slot)
 
     @asynccontextmanager
     async def attempt(
@@ -120,7 +122,7 @@ class RayCluster:
     ) -> AsyncIterator[ReplicaLog]:
         """Measure one replica in processes of its own. Raises ReplicaLostError where it must start over."""
         log = ReplicaLog(job.cohort, job.replica, job.attempt, slot, machine=self._machine_of.get(slot.node_id))
-        remote = ray.remote(CohortProcess).options(**slots.in_slot(place, slot))
+        remote = ray.remote(CohortProcess).options(**reservation.in_slot(place, slot))
         cohort = remote.remote(slot, self._suite.limits, self._bench.effort.turn_calls)
         try:
             try:
@@ -145,10 +147,10 @@ class RayCluster:
 
     def _first_look(self) -> dict[str, list[Slot]]:
         """The slots of workers; where there is none, of whatever there is."""
-        alive = slots.alive_nodes()
+        alive = nodes.alive_nodes()
         self._up = set(alive)
-        workers = slots.workers_of(alive)
-        found = self._described(workers or alive, slots.DESCRIBE_S)
+        workers = nodes.workers_of(alive)
+        found = self._described(workers or alive, nodes.DESCRIBE_S)
         self._on_head = not workers and bool(found)
         if self._on_head and self.shared:
             message = "the cluster has no node but its head and this driver's"
@@ -175,16 +177,16 @@ class RayCluster:
 
     def _ask(self, wanted: Mapping[Any, int]) -> None:
         """Ask the autoscaler, once every node that is up has said whether it is a help."""
-        if any(time.monotonic() - since_s < slots.DESCRIBE_S for _, since_s in self._asked.values()):
+        if any(time.monotonic() - since_s < nodes.DESCRIBE_S for _, since_s in self._asked.values()):
             return
         for message in self._wish.ask(wanted, self._up):
             self._tell_once(message, "no more are asked for")
 
-    def _described(self, nodes: Mapping[str, Mapping[str, Any]], wait_s: float) -> dict[str, list[Slot]]:
-        """The slots of these nodes. Those not known yet are asked what they are; their answers may take `wait_s`."""
-        admitted = {id_: node for id_, node in nodes.items() if may_admit(self._suite.hardware, node.get("Labels", {}))}
+    def _described(self, told: Mapping[str, Mapping[str, Any]], wait_s: float) -> dict[str, list[Slot]]:
+        """The slots of nodes that Ray told of. Those not known yet are asked what they are, and may take `wait_s`."""
+        admitted = {id_: node for id_, node in told.items() if may_admit(self._suite.hardware, node.get("Labels", {}))}
         for node_id in [id_ for id_ in admitted if id_ not in self._slots and id_ not in self._asked]:
-            self._asked[node_id] = (slots.ask_machine(node_id), time.monotonic())
+            self._asked[node_id] = (nodes.ask_machine(node_id), time.monotonic())
         asked = [reference for reference, _ in self._asked.values()]
         ready = set(ray.wait(asked, num_returns=len(asked), timeout=wait_s)[0]) if asked else set()
         answered = []
@@ -194,7 +196,7 @@ class RayCluster:
                 answered.append((admitted[node_id], reference))
             elif node_id not in self._up:
                 del self._asked[node_id]
-            elif time.monotonic() - since_s > slots.DESCRIBE_S:
+            elif time.monotonic() - since_s > nodes.DESCRIBE_S:
                 self._tell_once(f"node {node_id} does not say what it is made of", "the run goes on without it")
         self._learn(answered)
         return {node_id: mine for node_id in admitted if (mine := self._slots.get(node_id))}
@@ -209,7 +211,7 @@ class RayCluster:
     def _node(self, told: Mapping[str, Any], asked: Any) -> Node | None:
         """What a node says of itself; one on which the farm cannot run is left out."""
         try:
-            machine = slots.tell_machine(asked)
+            machine = nodes.tell_machine(asked)
         except RequestError as error:
             self._leave_out(told, str(error))
             return None
@@ -218,7 +220,7 @@ class RayCluster:
             if self._silences[told["NodeID"]] == MOST_SILENCES:
                 self._leave_out(told, "Ray cannot get an answer from it")
             return None
-        return slots.as_node(told, machine)
+        return nodes.as_node(told, machine)
 
     def _take(self, told: Mapping[str, Any], node: Node) -> None:
         """Measure on a node, unless its libraries are not those of its class: ratios over both would mean nothing."""
@@ -227,8 +229,8 @@ class RayCluster:
         own_label = labels.get(CLASS_LABEL)
         if label := (CLASS_LABEL, own_label) if own_label else label_of(self._suite.hardware):
             self._labels[machine.hardware_class] = label
-        devices = slots.devices_of(self._suite.devices, machine)
-        own = slots.slots_of(node, devices, self._suite.smt, self._suite.exclusive)
+        devices = devices_of(self._suite.devices, machine)
+        own = slots_of(node, devices, self._suite.smt, self._suite.exclusive)
         self._slots[node.node_id] = admitted = [slot for slot in own if admits(self._suite.hardware, slot)]
         if not admitted:
             return
@@ -283,8 +285,8 @@ class RayCluster:
                 ray.kill(cohort, no_restart=True)
 
 
-def _classes(nodes: Mapping[str, Sequence[Slot]]) -> set[str]:
-    return {slot.hardware_class for slots_of_node in nodes.values() for slot in slots_of_node}
+def _classes(found: Mapping[str, Sequence[Slot]]) -> set[str]:
+    return {slot.hardware_class for slots_of_node in found.values() for slot in slots_of_node}
 
 
 def _explained(error: RayError) -> str:
@@ -306,6 +308,6 @@ async def _wait_for_answer(node_id: str) -> None:
         async with asyncio.timeout(NODE_DEATH_S):
             while True:
                 with contextlib.suppress(RayError):  # a node short of memory kills even those who only ask
-                    await slots.ask_machine(node_id)
+                    await nodes.ask_machine(node_id)
                     return
                 await asyncio.sleep(UP_POLL_S)

@@ -11,8 +11,8 @@ from functools import partial
 
 import pyarrow as pa
 
-from farm import slots, speedups
-from farm.bench import check_calibration, inputs_sha256, lay_out
+from farm import connecting, speedups
+from farm.bench import Bench, check_calibration, inputs_sha256, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
 from farm.errors import FarmError, RequestError, ResultsError
@@ -25,7 +25,6 @@ from farm.loops import run_to_end
 from farm.machine import describe_environment, describe_machine
 from farm.plan import Plan, check_lengths, make_plan, resolve_devices
 from farm.records import Cohort, Slot
-from farm.replica import Bench
 from farm.rows import RunIdentity
 from farm.runs import OpenRun, of_unfinished, open_run, set_damaged_aside
 from farm.schedule import Schedule
@@ -68,14 +67,14 @@ def run_suite(
             resolve_devices(suite, [describe_machine()])
         elsewhere = address not in (None, "auto")
         if elsewhere:  # first of all: a model may take minutes to fetch or train
-            ends.enter_context(slots.connected(address))
+            ends.enter_context(connecting.connected(address))
         model = resolve_model(suite.model, StepReporter(listener))
         check_lengths(suite, model)
         bench = lay_out(suite, model, listener, effort)
         if address is None:
             check_calibration(suite, model, [describe_machine()], listener)
         if not elsewhere:
-            ends.enter_context(slots.connected(address))
+            ends.enter_context(connecting.connected(address))
         shared = address is not None
         cluster = RayCluster(bench, shared)
         plan, opened = _open(store, bench, cluster, command=command, fresh=fresh)

@@ -16,7 +16,7 @@ from farm.side_by_side import side_by_side
 from tasks.method import Arrays, find_method
 
 if TYPE_CHECKING:
-    from farm.replica import Bench
+    from farm.bench import Bench
 
 MOST_PADDED = 1000
 """An artifact of a longer length is judged on so many texts at most, each of which takes that length's time: enough for

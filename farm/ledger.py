@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from farm import speedups, stats
+from farm.bench import Bench
 from farm.errors import FarmError, ResultsError, after_measuring
 from farm.events import Notice, ReplicaDone
 from farm.folders import Place
 from farm.records import Cohort
-from farm.replica import Bench
 from farm.rows import ReplicaLog, RunIdentity, build_rows
 from farm.schedule import Job, Schedule
 from farm.stopping import known_parts

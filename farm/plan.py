@@ -68,7 +68,7 @@ def check_support(
     """Raise MethodUnsupportedError where the method cannot run on this machine, or so, or cannot run this model."""
     method = find_method(method_id)
     method.check_supported(machine, device)
-    method.check_options(machine, options)
+    method.check_options(machine, device, options)
     method.check_model(model)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from farm import slots
+from farm import connecting
 from farm.bench import check_calibration
 from farm.errors import RequestError
 from farm.events import Silent, StepReporter
 from farm.machine import describe_machine
+from farm.node_wish import usual_kind
+from farm.nodes import Node, discover_nodes
 from farm.plan import Plan, make_plan, resolve_devices
 from farm.records import ModelInfo, Slot
-from farm.slots import Node, devices_of, discover_nodes, slots_of
+from farm.slots import devices_of, slots_of
 from farm.stopping import EFFORTS
 from farm.suite import Suite
 from tasks.demo import demo_folder
@@ -47,6 +49,9 @@ def preview(suite: Suite, address: str | None) -> Preview:
     """Plan the suite on this machine, or on the cluster at `address`. Raises RequestError as a run would."""
     nodes, left_out = _nodes(address)
     there = [*map(_node_line, nodes), *left_out] if address else []
+    if address and not nodes:
+        wish = f"no {usual_kind(suite)} is up to plan for; a run would ask the cluster for {suite.nodes}"
+        raise RequestError("\n".join([f"{wish} and wait up to {suite.limits.node_s:.0f} s", *there]))
     try:
         return _preview(suite, nodes, there)
     except RequestError as error:
@@ -74,7 +79,7 @@ def _preview(suite: Suite, nodes: Sequence[Node], there: Sequence[str]) -> Previ
 def _nodes(address: str | None) -> tuple[list[Node], list[str]]:
     """The nodes, and why others are left out. Without an address no Ray is started: this machine describes itself."""
     if address is not None:
-        with slots.connected(address):
+        with connecting.connected(address):
             return discover_nodes()
     machine = describe_machine()
     return [Node(LOCAL_NODE, len(machine.usable_cpus), len(machine.gpus), machine)], []

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from farm import stats
+from farm.bench import Bench
 from farm.blocks import take_blocks
-from farm.budget import Budget
-from farm.events import CellFailed, Listener, RoundDone, Step
-from farm.judging import Evaluation, judge_methods, timed_fault
+from farm.events import CellFailed, RoundDone, Step
+from farm.judging import judge_methods, timed_fault
 from farm.plan import round_order
-from farm.records import Cell, Cohort, Failure, ModelInfo, Workload
+from farm.records import Cell, Failure
 from farm.rows import ReplicaLog
 from farm.side_by_side import side_by_side
-from farm.stopping import Allowance, Effort
-from farm.suite import Suite
+from farm.stopping import Allowance
 from farm.variance import VarianceParts
-from tasks.method import Arrays, find_method
-
-MOST_LATER = 8
-"""Further workloads that preparing a method covers at once. One process that imported and loaded a model makes the next
-artifact cheaply, but where many nodes share the work, most of what comes later is measured elsewhere."""
+from tasks.method import find_method
 
 
 class ReplicaLostError(Exception):
@@ -45,36 +40,6 @@ class NodeUnfitError(ReplicaLostError):
 
 class BaselineLostError(ReplicaLostError):
     """The baseline's cell failed."""
-
-
-@dataclass
-class Bench:
-    """What all replicas of a run work with."""
-
-    suite: Suite
-    model: ModelInfo
-    effort: Effort
-    inputs: Mapping[tuple[int, int], Sequence[Arrays]]
-    evaluation: Evaluation | None
-    listener: Listener
-    budget: Budget
-    ceilings: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
-    """What the machine of each slot reaches at best, by node and slot; searched for by the first cohort there."""
-    _same: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
-    _place: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def plan_for(self, cohorts: Iterable[Cohort]) -> None:
-        """Learn of further cohorts that this run will measure."""
-        for cohort in cohorts:
-            for cell in cohort.cells:
-                same = self._same.setdefault((cohort.hardware_class, cell.role, cell.name), [])
-                self._place[cohort.hardware_class, cell.cell] = len(same)
-                same.append(cell.workload)
-
-    def later_workloads(self, cohort: Cohort, cell: Cell) -> Sequence[Workload]:
-        """The next workloads at which the same method will be run on machines like the cohort's."""
-        after = self._place.get((cohort.hardware_class, cell.cell), -1) + 1
-        return self._same.get((cohort.hardware_class, cell.role, cell.name), [])[after : after + MOST_LATER]
 
 
 async def prepare_replica(log: ReplicaLog, cohort: Any, bench: Bench) -> None:

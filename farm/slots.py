@@ -1,187 +1,19 @@
-"""Nodes become slots: what a cohort has to itself, and how it is reserved through Ray."""
+"""Nodes become slots: what a cohort has to itself. Pure."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-import ray
-from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
-
-from farm.errors import RequestError
-from farm.grounds import NodeBusyError
-from farm.guardian import Guardian
-from farm.hardware import classify
-from farm.machine import describe_machine
-from farm.reachable import require_listening
 from farm.records import Device, Gpu, Machine, Slot
-from farm.side_by_side import AT_ONCE
-from tasks.native_output import STDERR, native_output
+
+if TYPE_CHECKING:
+    from farm.nodes import Node
 
 HOUSEKEEPING_FROM_CORES = 8
 """From 8 cores on one stays outside the slot, for the kernel, Ray and everybody else; below, it would cost too much
 of the machine that is to be measured."""
-
-_TOKEN_HELP = (
-    "the cluster asks for another token, or for one at all: RAY_AUTH_MODE=token, and in RAY_AUTH_TOKEN what "
-    "`ray get-auth-token` prints on the head node"
-)
-
-OBJECT_STORE_BYTES = 200_000_000
-"""For a private cluster: only token arrays and logits pass through it, and shared memory is memory."""
-
-PRIVATE_CLUSTER = {
-    # Ray runs workers at niceness 15, so that whatever else is awake on the machine would go before a timed call.
-    "worker_niceness": 0,
-    # Each of these wakes up several times a second to report what nobody reads here.
-    "enable_metrics_collection": False,
-    "task_events_report_interval_ms": 0,
-    # Workers that nobody asked for would start beside the first cells.
-    "prestart_worker_first_driver": False,
-}
-
-RESERVE_S = 10
-"""How long a reservation may take before the node counts as held by others: Ray places a group within a second."""
-
-DESCRIBE_S = 60
-"""A node that has not said by then what it is made of is left alone: it is starting, or going."""
-
-HEAD_RESOURCE = "node:__internal_head__"
-"""What Ray itself gives the head node, and no other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """An alive Ray node and what it is made of. Its machine's hardware class takes the node's labels into account."""
-
-    node_id: str
-    cpus: float
-    gpus: float
-    machine: Machine
-    labels: tuple[tuple[str, str], ...] = ()
-
-
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Connect to the cluster at `address`, or start a private one on this machine that ends with this block.
-
-    The private one ends with this process too, however that ends.
-    Raises RequestError where no cluster answers.
-    """
-    # Read by Ray at start: what it would print or report about itself does not belong on a benchmark's screen.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    require_listening(address)
-    with ExitStack() as ends:
-        said: Callable[[], list[str]] = list
-        guardian = ends.enter_context(closing(Guardian())) if address is None else None
-        try:
-            # What Ray's own code says there is nothing to users, who would read it for as long as it tries.
-            with native_output(STDERR) as said:
-                if guardian is None:
-                    ray.init(address=address, **quiet)
-                else:
-                    with guardian.marking():
-                        ray.init(
-                            address="local",
-                            include_dashboard=False,
-                            object_store_memory=OBJECT_STORE_BYTES,
-                            _system_config=PRIVATE_CLUSTER,
-                            **quiet,
-                        )
-        except AuthenticationError as error:  # a token is asked for and there is none
-            raise RequestError(f"--address {address or 'local'}: {_TOKEN_HELP}") from error
-        except (ValueError, RuntimeError, OSError) as error:
-            raise RequestError(_why_not_connected(address, error, said())) from error
-        ends.callback(ray.shutdown)
-        yield
-
-
-def _why_not_connected(address: str | None, error: Exception, said: Sequence[str]) -> str:
-    """One line on what Ray's start, or the way to a cluster, met; `said` is what Ray printed meanwhile."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if address is None:
-        home = "; let HOME name a folder that can be written: Ray keeps its token there" if ".ray" in first else ""
-        return f"Ray does not start on this machine: {first}{home}"
-    if any("Unauthenticated" in line for line in said):
-        return f"--address {address}: {_TOKEN_HELP}"
-    return f"--address {address}: no Ray cluster answers there: {first}"
-
-
-def alive_nodes() -> dict[str, Mapping[str, Any]]:
-    """What Ray's head says of every node that is up and has a CPU for work, by id."""
-    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1}
-
-
-def workers_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Of what `alive_nodes` gives, the nodes that are neither the head nor where this process runs.
-
-    A head plans, stores and serves a dashboard: it is measured on only where there is nothing else.
-    """
-    own = ray.get_runtime_context().get_node_id()
-    return {
-        node_id: node for node_id, node in alive.items() if HEAD_RESOURCE not in node["Resources"] and node_id != own
-    }
-
-
-def discover_nodes() -> tuple[list[Node], list[str]]:
-    """Ask every node of the cluster that may be measured on what it is made of; the nodes, and why others are none."""
-    alive = alive_nodes()
-    found = workers_of(alive) or alive
-    asked = {node_id: ask_machine(node_id) for node_id in found}
-    nodes, left_out = [], []
-    for node_id, node in found.items():
-        try:
-            machine = tell_machine(asked[node_id])
-            if machine is None:
-                raise RequestError(f"it went away, or did not answer within {DESCRIBE_S:.0f} s")
-            nodes.append(as_node(node, machine))
-        except RequestError as error:
-            left_out.append(f"node {node.get('NodeManagerHostname', node_id)} is left out: {error}")
-    return nodes, left_out
-
-
-def ask_machine(node_id: str) -> Any:
-    """Ask a node what it is made of: a reference to the answer."""
-    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(describe_machine).options(num_cpus=0, scheduling_strategy=strategy, max_retries=0).remote()
-
-
-def tell_machine(asked: Any) -> Machine | None:
-    """The answer, or None where the node went away or does not answer.
-
-    Raises RequestError where the farm is not installed there, or cannot be sent there.
-    """
-    try:
-        machine: Machine = ray.get(asked, timeout=DESCRIBE_S)
-    except RuntimeEnvSetupError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RequestError(f"what this job brings along cannot be set up there: {reason}") from error
-    except RayTaskError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RequestError(
-            f"a node of the cluster cannot run the farm: {reason}. Install the same farm there, or send it along with "
-            "`farm submit`"
-        ) from error
-    except RayError:
-        return None
-    return machine
-
-
-def as_node(node: Mapping[str, Any], machine: Machine) -> Node:
-    """What Ray says of a node, and what it says of itself."""
-    labels = tuple(sorted(node.get("Labels", {}).items()))
-    alike = replace(machine, hardware_class=classify(machine.hardware_class, dict(labels)))
-    return Node(node["NodeID"], node["Resources"]["CPU"], node["Resources"].get("GPU", 0), alike, labels)
 
 
 def devices_of(asked: Collection[str], machine: Machine) -> tuple[Device, ...]:
@@ -279,42 +111,3 @@ def _parts(cores: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
     if len(cores) < count:
         return [(cores[number * len(cores) // count],) for number in range(count)]
     return [cores[number * len(cores) // count : (number + 1) * len(cores) // count] for number in range(count)]
-
-
-@asynccontextmanager
-async def reserve(slot: Slot) -> AsyncIterator[PlacementGroup]:
-    """Hold the slot through a placement group, so that nobody else's Ray work runs there.
-
-    The group is bound to the node by its id: otherwise Ray would move it elsewhere when the node dies.
-    Raises NodeBusyError if the slot's CPUs are not free within some seconds.
-    """
-    # Which of the GPUs the cells see is the slot's to say, not Ray's.
-    bundle = {"CPU": slot.ray_cpus} | ({"GPU": slot.ray_gpus} if slot.gpu else {})
-    group = placement_group([bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": slot.node_id}])
-    try:
-        try:
-            await asyncio.wait_for(_as_future(group.ready()), RESERVE_S)
-        except TimeoutError:
-            raise NodeBusyError(f"other Ray work holds the CPUs of node {slot.hostname}") from None
-        yield group
-    finally:
-        remove_placement_group(group)
-
-
-def in_slot(group: PlacementGroup, slot: Slot) -> dict[str, Any]:
-    """Options of an actor that lives in a reserved slot and costs no CPU of it.
-
-    A second call is served while one runs, so that a round can be cut short.
-    """
-    strategy = PlacementGroupSchedulingStrategy(group, 0)
-    return {
-        "num_cpus": 0,
-        "num_gpus": slot.ray_gpus if slot.gpu else 0,
-        "scheduling_strategy": strategy,
-        "max_restarts": 0,
-        "max_concurrency": 1 + AT_ONCE["cuda" if slot.gpu else "cpu"],
-    }
-
-
-async def _as_future(reference: Any) -> Any:
-    return await reference

@@ -66,12 +66,15 @@ def allocated_bytes(loaded: Loaded | None) -> int | None:
     return None if ask is None else ask()
 
 
-_LOADING = "read while loading alone"
+_LOADING, _DEVICE = "read while loading alone", "means something on this device alone"
 
 
-def loading(default: Any) -> Any:
-    """A field of a method's options that only loading reads: cells that differ in it share what was prepared."""
-    return field(default=default, metadata={_LOADING: True})
+def loading(default: Any, device: Device | None = None) -> Any:
+    """A field of a method's options that only loading reads: cells that differ in it share what was prepared.
+
+    With `device`, one that other devices have no use for: there it can only keep its default.
+    """
+    return field(default=default, metadata={_LOADING: True, _DEVICE: device})
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,13 @@ class Method(ABC):
                 f"{self.id} leaves out what a model's head does not read, but that of {model.name} reads all tokens"
             )
 
-    def check_options(self, machine: Machine, options: Mapping[str, Any]) -> None:
-        """Raise MethodUnsupportedError where an option asks for what this machine does not have."""
-        del machine, options
+    def check_options(self, machine: Machine, device: Device, options: Mapping[str, Any]) -> None:
+        """Raise MethodUnsupportedError where an option asks for what this machine or device does not have."""
+        del machine
+        for each in fields(self.Options):
+            only = each.metadata.get(_DEVICE)
+            if only not in (None, device) and options.get(each.name, each.default) != each.default:
+                raise MethodUnsupportedError(f"{self.id}: {each.name} is an option on {only} alone")
 
     def instruction_sets(self) -> set[str]:
         """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""

@@ -40,7 +40,7 @@ class CudaSessionOptions(SessionOptions):
     `cuda_graph`: on a GPU, capture the session's kernels in a CUDA graph and replay them.
     """
 
-    cuda_graph: bool = loading(False)
+    cuda_graph: bool = loading(False, device="cuda")
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,6 @@ class OnnxRuntimeFp32(OnnxMethod):
     attention: ClassVar[Attention] = "merged"
     Options: ClassVar[type] = CudaSessionOptions
 
-    def open(self, workload: Workload, folder: Path) -> SessionCallable:
-        """Raises MethodUnsupportedError for what only a session on a GPU can do."""
-        if workload.device == "cpu" and workload.options.get("cuda_graph"):
-            raise MethodUnsupportedError(f"{self.id}: cuda_graph is an option on a GPU")
-        return super().open(workload, folder)
-
     def build(self, model: ModelInfo, workload: Workload, scratch: Path, folder: Path) -> GraphFacts:
         """Export through TorchScript with eager attention, the only pattern the optimizer fuses, then fuse."""
         exported = scratch / "exported.onnx"

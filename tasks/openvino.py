@@ -209,8 +209,9 @@ class OpenVinoInt8(OpenVinoFp32):
         if not {"avx2", "asimddp"} & set(machine.instruction_sets):
             raise MethodUnsupportedError(f"{self.id} needs AVX2 or Arm's dot product instructions; this CPU lacks them")
 
-    def check_options(self, machine: Machine, options: Mapping[str, Any]) -> None:
+    def check_options(self, machine: Machine, device: Device, options: Mapping[str, Any]) -> None:
         """BF16 activations need a CPU that OpenVINO computes in BF16 on; it would run FP32 instead."""
+        super().check_options(machine, device, options)
         if QuantizationOptions(**options).activations == "bf16":
             needs_bf16_x86(f"{self.id} with activations: bf16", machine, "OpenVINO")
 

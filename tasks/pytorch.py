@@ -22,7 +22,7 @@ from tasks.gpu_settings import (
 )
 from tasks.half import watching
 from tasks.instruction_sets import needs_bf16
-from tasks.method import Arrays, Loaded, Method
+from tasks.method import Arrays, Loaded, Method, loading
 from tasks.onednn import executed_kernels, without_onednn
 from tasks.padding import trimmed
 from tasks.torch_ends import ends_of
@@ -229,7 +229,7 @@ class EagerOptions:
     """
 
     attention: Literal["sdpa", "eager"] = "sdpa"
-    sdpa_backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = "auto"
+    sdpa_backend: Literal["auto", "flash", "efficient", "math", "cudnn"] = loading("auto", device="cuda")
     length_bucket: Annotated[int, Gt(0)] | None = None
 
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 from ray.exceptions import AuthenticationError
 
+from farm.connecting import connected
 from farm.errors import RequestError
 from farm.reachable import require_listening
-from farm.slots import connected
 
 
 def _refusal(monkeypatch: pytest.MonkeyPatch, address: str | None, error: Exception) -> str:

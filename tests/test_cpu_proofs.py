@@ -206,6 +206,17 @@ def test_a_runtime_that_the_method_does_not_need_fails_a_cells_proof(
         cell._prove()
 
 
+@pytest.mark.usefixtures("no_runtime")
+def test_cores_that_calls_kept_busy_are_counted_and_too_many_fail_a_cells_proof(cell: Any) -> None:
+    cell._cell = SimpleNamespace(workload=replace(WORKLOAD, threads=1))
+    assert cell._busy_cores(used_ns=140_000_000, wall_ns=100_000_000) == 1.4
+    assert cell._busy_cores(used_ns=20_000_000, wall_ns=10_000_000) == 2.0  # too short to tell
+    with pytest.raises(ProofFailedError, match=r"its calls kept 2\.0 cores busy, with 1 threads to run on"):
+        cell._busy_cores(used_ns=200_000_000, wall_ns=100_000_000)
+    cell._cell = SimpleNamespace(workload=replace(WORKLOAD, threads=1, device="cuda"))
+    assert cell._busy_cores(used_ns=200_000_000, wall_ns=100_000_000) == 2.0
+
+
 def test_python_and_native_code_are_told_the_cells_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/elsewhere")
     monkeypatch.setattr(tempfile, "tempdir", "/elsewhere")

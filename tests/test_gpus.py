@@ -13,7 +13,8 @@ from farm.gpu_cohort import GpuSide
 from farm.gpu_guards import GPU_ADVICE, GpuDisturbance, GpuWatch, OwnProcesses, gpu_taint_reasons
 from farm.gpus import GpuMeter, cpus_of, find_gpus, identify, throttle_names, visible_to_cuda
 from farm.guards import advice
-from farm.slots import Node, near, shares_of_gpus, slots_of
+from farm.nodes import Node
+from farm.slots import near, shares_of_gpus, slots_of
 
 POWER, IDLE, SET_BY_SOMEBODY, HOT = (
     pynvml.nvmlClocksEventReasonSwPowerCap,

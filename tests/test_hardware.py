@@ -11,9 +11,10 @@ from made_up import GIB, GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supp
 
 from farm.errors import MethodUnsupportedError, RequestError
 from farm.hardware import admits, classify, may_admit
+from farm.nodes import HEAD_RESOURCE, Node, workers_of
 from farm.plan import make_plan
 from farm.records import Device, Gpu, Machine, ModelInfo, Slot
-from farm.slots import HEAD_RESOURCE, Node, slots_of, workers_of
+from farm.slots import slots_of
 
 BLUE = replace(SLOT, hardware_class="plain-blue", node_id="b" * 56, hostname="b1", labels=(("hardware", "blue"),))
 RED = replace(SLOT, hardware_class="plain-red", node_id="r" * 56, hostname="r1", labels=(("hardware", "red"),))

@@ -15,13 +15,13 @@ from made_up import MODEL, SLOT, plan_of, suite_of
 from measured import RUN, run_record, simulated_cohort
 from simulated_cluster import Told
 
+from farm.bench import Bench
 from farm.budget import Budget
 from farm.errors import FarmError, ResultsError
 from farm.events import Notice, ReplicaDone
 from farm.grounds import failed_log
 from farm.ledger import PATIENCE_S, StoreLedger
 from farm.records import Cohort, Failure, Round, Turn
-from farm.replica import Bench
 from farm.rows import RunIdentity
 from farm.schedule import Job, Schedule
 from farm.stopping import EFFORTS

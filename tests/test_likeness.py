@@ -12,15 +12,16 @@ import pytest
 from made_up import MODEL, SLOT, plan_of, suite_of
 
 from farm import cohort, judging
+from farm.bench import Bench
 from farm.budget import Budget
 from farm.cohort import CohortProcess
 from farm.events import Silent
 from farm.judging import Evaluation
 from farm.records import Cell, Failure, WarmUp, Workload
-from farm.replica import Bench
 from farm.rows import ReplicaLog
 from farm.stopping import EFFORTS
 from farm.suite import Limits
+from tasks import openvino
 from tasks.artifacts import Artifact
 from tasks.method import Arrays
 
@@ -135,6 +136,7 @@ def test_an_artifact_that_cannot_answer_says_why() -> None:
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[CohortProcess]:
     """A cohort in this very process, which would evaluate to the number of texts."""
     monkeypatch.setattr(cohort, "die_with_parent", lambda: None)
+    monkeypatch.setattr(openvino, "texts_sha256", lambda _source: "")
     monkeypatch.setattr(CohortProcess, "evaluate", lambda *given: np.zeros((len(given[3]["input_ids"]), 2)))
     made = CohortProcess(replace(SLOT, cores=(0,)), Limits())
     yield made
@@ -142,7 +144,8 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[CohortProcess]:
 
 
 @pytest.mark.parametrize(
-    ("method", "answers"), [("pytorch-fp32", False), ("pytorch-int8-dynamic", False), ("openvino-fp32", True)]
+    ("method", "answers"),
+    [("pytorch-fp32", False), ("openvino-int8", False), ("pytorch-fp32-aot", True)],
 )
 def test_an_artifact_answers_again_where_it_is_not_the_judged_one(
     process: CohortProcess, method: str, answers: bool

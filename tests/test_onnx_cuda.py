@@ -14,7 +14,7 @@ import pytest
 from fake_cuda import FakeCuda
 from onnx import TensorProto
 
-from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
+from farm.errors import FarmError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks.artifacts import prepare_artifact
 from tasks.method import Arrays, find_method
@@ -171,14 +171,6 @@ def test_a_provider_that_does_not_start_is_no_reason_to_run_elsewhere(bench: Ben
             placement=elsewhere,
             runtime=FakeCuda(),
         )
-
-
-def test_a_cuda_graph_is_an_option_of_every_session_on_a_gpu_and_of_none_on_a_cpu(bench: Bench) -> None:
-    method = find_method("onnxruntime-fp32")
-    assert method.Options(cuda_graph=True).cuda_graph
-    on_cpu = Workload("cpu", 1, *SHAPE, {"cuda_graph": True})
-    with pytest.raises(MethodUnsupportedError, match="cuda_graph is an option on a GPU"):
-        method.load(bench.model, on_cpu, bench.folder(method.id))
 
 
 def test_settings_that_a_provider_refuses_are_an_error_and_not_a_session_elsewhere(

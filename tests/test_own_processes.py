@@ -9,8 +9,8 @@ import psutil
 import pytest
 import ray
 
+from farm.connecting import connected
 from farm.own_processes import Process, choose_own, own_pids
-from farm.slots import connected
 
 SESSION = "/tmp/ray/session_2026-01-31_10-20-30_123456_10"
 TABLE = {

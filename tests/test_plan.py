@@ -12,6 +12,7 @@ from farm.errors import MethodUnsupportedError, RequestError
 from farm.plan import check_support, resolve_devices, round_order
 from farm.records import Cohort, Device, Machine, ModelInfo
 from tasks.controls import Wrong
+from tasks.method import find_method
 
 
 def _cell_ids(**keys: Any) -> list[str]:
@@ -285,3 +286,14 @@ def test_auto_goes_on_without_a_gpu_on_which_the_baseline_cannot_run() -> None:
 def test_a_gpu_that_was_asked_for_by_name_is_never_left_out() -> None:
     with pytest.raises(RequestError, match="baseline: control-null needs CUDA"):
         plan_of(suite_of(devices=["cuda"]), slots=[GPU_SLOT], supported=_no_cuda)
+
+
+@pytest.mark.parametrize(
+    ("method_id", "option"), [("pytorch-fp32", {"sdpa_backend": "flash"}), ("onnxruntime-fp32", {"cuda_graph": True})]
+)
+def test_an_option_of_gpus_is_none_of_cpus(method_id: str, option: dict[str, Any]) -> None:
+    method = find_method(method_id)
+    method.check_options(MACHINE, "cuda", option)
+    method.check_options(MACHINE, "cpu", {})
+    with pytest.raises(MethodUnsupportedError, match=f"{method_id}: {next(iter(option))} is an option on cuda alone"):
+        check_support(method_id, MACHINE, "cpu", MODEL, option)

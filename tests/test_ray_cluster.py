@@ -15,13 +15,13 @@ from ray.exceptions import RayTaskError
 from simulated_cluster import Told
 
 from farm import cluster as module
-from farm import slots
+from farm import connecting, nodes
 from farm.budget import Budget
 from farm.cluster import MOST_SILENCES, RayCluster
 from farm.errors import RequestError
 from farm.events import Notice
+from farm.nodes import HEAD_RESOURCE
 from farm.preview import preview
-from farm.slots import HEAD_RESOURCE
 from farm.stopping import EFFORTS
 
 Answers = Mapping[str, Any]
@@ -38,15 +38,15 @@ HEAD = _node("head", **{HEAD_RESOURCE: 1.0})
 class _Ray:
     """A cluster of these nodes, each of which answers with its machine, with an error, or with nothing."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, *nodes: dict[str, Any]) -> None:
-        self.nodes = list(nodes)
+    def __init__(self, patch: pytest.MonkeyPatch, *told: dict[str, Any]) -> None:
+        self.nodes = list(told)
         self.answers: dict[str, Any] = {}
         self.asked: list[str] = []
-        patch.setattr(slots, "alive_nodes", lambda: {node["NodeID"]: node for node in self.nodes})
+        patch.setattr(nodes, "alive_nodes", lambda: {node["NodeID"]: node for node in self.nodes})
         patch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "head"))
         patch.setattr("ray.wait", lambda asked, **_: (asked, []))
-        patch.setattr(slots, "ask_machine", self._ask)
-        patch.setattr(slots, "tell_machine", self._tell)
+        patch.setattr(nodes, "ask_machine", self._ask)
+        patch.setattr(nodes, "tell_machine", self._tell)
         patch.setattr(module.NodeWish, "ask", lambda *_: iter(()))
 
     def _ask(self, node_id: str) -> str:
@@ -158,13 +158,21 @@ def test_a_suite_that_names_the_gpu_waits_for_a_node_that_has_one(monkeypatch) -
 def test_a_plan_on_a_cluster_shows_nodes_classes_and_labels_and_so_does_its_refusal(monkeypatch) -> None:
     ray = _Ray(monkeypatch, HEAD, _node("foreign"), _node("good", {"hardware": "blue"}))
     ray.answers["foreign"] = RequestError("No module named 'farm'")
-    monkeypatch.setattr(slots, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(connecting, "connected", lambda _: nullcontext())
     monkeypatch.setattr("farm.preview._model", lambda _: MODEL)
     there = ["node here: class plain-blue; labels hardware=blue", "node foreign is left out: No module named 'farm'"]
     assert list(preview(suite_of(), "auto").footer[-2:]) == there
     with pytest.raises(RequestError, match="no node is of class 'red'") as refused:
         preview(suite_of(hardware="red"), "auto")
     assert str(refused.value).splitlines()[1:] == there
+
+
+def test_a_plan_on_a_cluster_without_nodes_says_what_a_run_would_ask_for(monkeypatch) -> None:
+    _Ray(monkeypatch)
+    monkeypatch.setattr(connecting, "connected", lambda _: nullcontext())
+    asked = "no node with a CPU is up to plan for; a run would ask the cluster for 3 and wait up to 7 s"
+    with pytest.raises(RequestError, match=asked):
+        preview(suite_of(nodes=3, limits={"node_s": 7}), "auto")
 
 
 @pytest.mark.parametrize(
