@@ -14,8 +14,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import betainc, gammaln
 
 from farm.stats import PILOT_REPLICAS, Estimate
 from farm.uncertainty import FloatArray, replica_means, variance_over_replicas
@@ -142,11 +142,11 @@ def _median_places(count: int) -> tuple[FloatArray, IntArray, IntArray]:
     leaves the chance of i = j, and is all there is to an odd number of samples.
     """
     smaller, places = (count + 1) // 2, np.arange(1, count + 1)
-    at_most = betainc(smaller, count - smaller + 1, places / count)
+    at_most = scipy.special.betainc(smaller, count - smaller + 1, places / count)
     chances = np.diag(np.diff(at_most, prepend=0.0))
     if count % 2 == 0:
         left = smaller * np.log(places / count) + np.log1p(-(((places - 1) / places) ** smaller))
-        ways = gammaln(count + 1) - 2 * gammaln(smaller + 1)
+        ways = scipy.special.gammaln(count + 1) - 2 * scipy.special.gammaln(smaller + 1)
         apart = np.triu(np.exp(ways + left[:, np.newaxis] + left[::-1]), 1)  # the upper side mirrors the lower one
         chances += apart - np.diag(apart.sum(axis=1))
     lower, upper = np.nonzero(chances > 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from farm.records import Cohort, Failure, Slot
-from farm.stats import Estimate
+
+if TYPE_CHECKING:
+    from farm.stats import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,11 @@ def figure_text(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def grouped_text(value: float) -> str:
+    """Rounded to a whole number, its digits in groups of three, between which no line is broken."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
 def factor_text(ratio: float) -> str:
     """How many times: `1.23`, `12.3`, `123`."""
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.0f}"

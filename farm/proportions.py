@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+import scipy
 
 from farm.stats import CONFIDENCE
 
@@ -21,7 +20,7 @@ def wilson_interval(hits: int, texts: int, confidence: float = CONFIDENCE) -> tu
     E. B. Wilson, Journal of the American Statistical Association 22, 1927. It stays within 0 and 1 and covers what it
     claims near them too, where the textbook's interval does not (R. G. Newcombe, Statistics in Medicine 17:857, 1998).
     """
-    found: Any = binomtest(hits, texts).proportion_ci(confidence, method="wilson")
+    found: Any = scipy.stats.binomtest(hits, texts).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)
 
 
@@ -37,7 +36,7 @@ def paired_difference_interval(
     678 do (the textbook's: 0.74). It excludes 0 where McNemar's asymptotic test rejects; the exact one (`mcnemar`) is
     stricter.
     """
-    z = float(norm.isf((1 - confidence) / 2))
+    z = float(scipy.stats.norm.isf((1 - confidence) / 2))
     observed = (first_only - second_only) / texts
 
     def rejected(difference: float) -> float:
@@ -45,8 +44,8 @@ def paired_difference_interval(
         surplus = first_only - second_only - texts * difference
         return surplus**2 - z**2 * texts * _variance(difference, first_only, second_only, texts)
 
-    low: Any = -1.0 if second_only == texts else brentq(rejected, -1.0, observed - _BESIDE)
-    high: Any = 1.0 if first_only == texts else brentq(rejected, observed + _BESIDE, 1.0)
+    low: Any = -1.0 if second_only == texts else scipy.optimize.brentq(rejected, -1.0, observed - _BESIDE)
+    high: Any = 1.0 if first_only == texts else scipy.optimize.brentq(rejected, observed + _BESIDE, 1.0)
     return float(low), float(high)
 
 
@@ -57,7 +56,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     have half, binomially distributed.
     """
     differing = first_only + second_only
-    return float(binomtest(first_only, differing).pvalue) if differing else 1.0
+    return float(scipy.stats.binomtest(first_only, differing).pvalue) if differing else 1.0
 
 
 def _variance(difference: float, first_only: int, second_only: int, texts: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from farm.proportions import mcnemar, paired_difference_interval, wilson_interval
 
@@ -75,7 +75,7 @@ def parity_fault(reference: np.ndarray, other: np.ndarray, exact: bool, whose: s
 
 def agreement_fault(agreeing: int, texts: int) -> str | None:
     """Why `agreeing` of `texts` predictions disqualify reduced precision, or None: an exact binomial test."""
-    if stats.binom.cdf(agreeing, texts, LEAST_AGREEMENT) >= DISBELIEF:
+    if scipy.stats.binom.cdf(agreeing, texts, LEAST_AGREEMENT) >= DISBELIEF:
         return None
     return f"predicts what the baseline predicts on {agreeing} of {texts} texts, clearly below {LEAST_AGREEMENT:.0%}"
 

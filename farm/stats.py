@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from farm.uncertainty import replica_means, variance_over_replicas, variance_over_rounds
 
@@ -273,14 +273,14 @@ def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
-    quantile: Any = stdtrit(min(degrees, MOST_DEGREES), (1 + confidence) / 2)
+    quantile: Any = scipy.special.stdtrit(min(degrees, MOST_DEGREES), (1 + confidence) / 2)
     return float(quantile)
 
 
 def p_value_of(mean: float, error: float, degrees: float) -> float:
     if error == 0:
         return 0.0 if mean else 1.0
-    tail: Any = stdtr(min(degrees, MOST_DEGREES), -abs(mean) / error)
+    tail: Any = scipy.special.stdtr(min(degrees, MOST_DEGREES), -abs(mean) / error)
     return 2 * float(tail)
 
 

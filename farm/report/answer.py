@@ -10,7 +10,7 @@ from farm import caveats, packs
 from farm.choice import Choice, Entrant
 from farm.doubts import doubts, one_replica, roughness
 from farm.figures import figures_of
-from farm.numerals import change_text, end_text, factor_text, figure_text, milliseconds_text, ratio_text
+from farm.numerals import change_text, end_text, factor_text, figure_text, grouped_text, milliseconds_text, ratio_text
 from farm.ratios import Ratio, Row, geometric_mean_ratio, has_speedup, is_candidate
 
 Sureness = Literal["solid", "open", "rough", "doubtful"]
@@ -128,7 +128,7 @@ def _accuracy(winner: Entrant) -> Iterator[Fact]:
     if winner.accuracy is None:
         return
     row = next((row for row in winner.rows if row.get("accuracy") is not None), winner.rows[0])
-    texts = f"{row['accuracy_n']:,} held-out texts".replace(",", " ") if row.get("accuracy_n") else "held-out texts"
+    texts = f"{grouped_text(row['accuracy_n'])} held-out texts" if row.get("accuracy_n") else "held-out texts"
     figure, change = f"{100 * winner.accuracy:.2f} %", winner.accuracy_change
     if winner.is_baseline:
         detail = f"right on {texts}"
@@ -163,7 +163,7 @@ def _start(winner: Entrant) -> Iterator[Fact]:
     prepare_s = winner.footprint.prepare_s
     prepared = f"prepared once in {figure_text(prepare_s)} s" if prepare_s else ""
     broken_even = [row["break_even_calls"] for row in winner.rows if row.get("break_even_calls") is not None]
-    paid = f"paid off after {max(broken_even):,} calls".replace(",", " ") if broken_even else ""
+    paid = f"paid off after {grouped_text(max(broken_even))} calls" if broken_even else ""
     detail = "; ".join(part for part in ("to load", prepared, paid) if part)
     yield Fact("Start-up", f"{figure_text(figures['load_s'][1])} s", detail)
 

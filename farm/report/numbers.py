@@ -10,7 +10,7 @@ from statistics import quantiles
 
 from farm import packs
 from farm.figures import Span
-from farm.numerals import change_text, figure_text, milliseconds_text, ratio_text
+from farm.numerals import change_text, figure_text, grouped_text, milliseconds_text, ratio_text
 from farm.ratios import Ratio, Row, has_speedup, is_candidate
 from farm.report import traces
 from farm.report.subject import Subject
@@ -223,5 +223,4 @@ def _ratio(row: Row) -> Ratio:
 def _figure(value: float | None, unit: float = 1.0, whole: bool = False) -> str:
     if value is None:
         return "-"
-    # Thousands as in the answer's words.
-    return f"{value / unit:,.0f}".replace(",", " ") if whole else figure_text(value / unit)
+    return grouped_text(value / unit) if whole else figure_text(value / unit)
