@@ -9,6 +9,7 @@ rival does not show: it is refused by its type.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,6 +180,7 @@ def _open(address: str) -> UPath:
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if EXTRAS.get(scheme) == "s3":
         options |= _S3
+    logging.getLogger("asyncio").addFilter(_RAISED_TOO)
     settled = {key: value for key, value in options.items() if key not in fsspec.config.conf.get(scheme, {})}
     try:
         root = UPath(address, **settled)
@@ -187,6 +189,18 @@ def _open(address: str) -> UPath:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RequestError(f"{address}: cannot be opened ({why}). Known: a folder, s3://, gs://, ...") from error
     return root
+
+
+class _RaisedTooFilter(logging.Filter):
+    """asyncio prints a traceback of what a task inside an HTTP client met, which the request itself raises as well."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record says what nobody else does."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not type(error).__module__.startswith("aiohttp.")
+
+
+_RAISED_TOO = _RaisedTooFilter()
 
 
 def _version(info: dict[str, Any]) -> str:

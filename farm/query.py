@@ -85,7 +85,7 @@ _CONFINEMENT = (
 VIEWS = {
     "cells": (
         "one row per cell and run; latencies over the rounds that count, a percentile null where too few samples "
-        "support it"
+        "support it; a baseline measured in several packs has a row for each"
     ),
     "replicas": "one row per process: a cell in one replica, without its samples",
     "samples": "one row per timed call",

@@ -19,14 +19,19 @@ _GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 """White space and comments."""
 
 _EXPLAIN = re.compile(rf"(?is)\A{_GAP}explain\b{_GAP}(?:analyze\b)?{_GAP}(?:\(\s*(?:analyze|format)\b[^)]*\))?")
-_SHOW_TABLES = re.compile(rf"(?is){_GAP}show\s+tables{_GAP};?{_GAP}")
+_SHOW_TABLES = re.compile(rf"(?is){_GAP}show{_GAP}(?:all\b{_GAP})?tables{_GAP};?{_GAP}")
+_FIRST_WORD = re.compile(rf"(?is)\A(?:{_GAP}\()*{_GAP}(\w*)")
+_SEVERAL = {"pivot", "unpivot", "select", "from", "with"}
+"""How a statement may begin that is parsed as several: `CREATE TABLE ... AS PIVOT` is one of those, too."""
 
 
 def kind_of_select(connection: duckdb.DuckDBPyConnection, sql: str, views: Collection[str]) -> duckdb.StatementType:
     """The statement's type. Raises RequestError where it is anything else than one SELECT, or an EXPLAIN of one."""
     statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type not in _READING:
-        found = ", ".join(statement.type.name for statement in statements) or "nothing"
+    several = len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI
+    begins = _FIRST_WORD.findall(_EXPLAIN.sub("", sql))[0] if several else "select"
+    if len(statements) != 1 or statements[0].type not in _READING or begins.lower() not in _SEVERAL:
+        found = begins.upper() if several else ", ".join(each.type.name for each in statements) or "nothing"
         raise RequestError(f"a query is one SELECT over {', '.join(views)}; this is {found}. Results are never changed")
     if statements[0].type == duckdb.StatementType.EXPLAIN:
         # EXPLAIN ANALYZE runs what it explains.

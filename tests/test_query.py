@@ -161,8 +161,9 @@ def test_calls_are_read_however_their_view_is_named(store: Store, monkeypatch: p
     assert "calls" in sources_of(store, source, monkeypatch)
 
 
-def test_the_tables_that_are_shown_are_the_views(store: Store) -> None:
-    assert query(store, "-- what is there?\nSHOW TABLES;").column("name").to_pylist() == list(VIEWS)
+@pytest.mark.parametrize("sql", ["-- what is there?\nSHOW TABLES;", "show all tables"])
+def test_the_tables_that_are_shown_are_the_views(store: Store, sql: str) -> None:
+    assert query(store, sql).column("name").to_pylist() == list(VIEWS)
 
 
 def test_the_facts_have_no_column_of_samples() -> None:

@@ -30,6 +30,8 @@ HOSTILE = (
     "LOAD httpfs",
     "SET enable_external_access = true",
     "CREATE TABLE t AS SELECT 1",
+    "CREATE TABLE t AS PIVOT cells ON length USING max(samples)",
+    "EXPLAIN /* a pivot */ CREATE TABLE t AS (PIVOT cells ON length USING max(samples))",
     "DROP VIEW cells",
     "SELECT 1; SELECT 2",
     "",
