@@ -12,17 +12,7 @@ from statistics import median
 from typing import Any
 
 from farm.pairing import Process, Row
-
-RATE_COLUMNS = {
-    "fp32": "round_fp32_gflops",
-    "tf32": "round_tf32_gflops",
-    "fp16": "round_fp16_gflops",
-    "bf16": "round_bf16_gflops",
-    "fp8": "round_fp8_gflops",
-    "int8": "round_int8_gops",
-    "memory": "round_memory_gbs",
-}
-"""Where a row has the sentinel's readings, in 10^9 operations or bytes a second: as many a nanosecond."""
+from farm.rates import RATES
 
 
 def limit_ns(operations: Mapping[str, int], bytes_read: int, rates: Mapping[str, float]) -> float | None:
@@ -53,7 +43,7 @@ def limits_of(row: Row) -> dict[int, float]:
 
 def _rates(row: Row, place: int, ceilings: Mapping[str, Any]) -> dict[str, float]:
     """What the machine could do at best in the round at this place: ceiling x sentinel now / sentinel then."""
-    now = {rate: (row.get(column) or ())[place:] for rate, column in RATE_COLUMNS.items()}
+    now = {name: (row.get(rate.column) or ())[place:] for name, rate in RATES.items()}
     known = {rate: readings[0] for rate, readings in now.items() if readings and readings[0] and rate in ceilings}
     return {rate: ceilings[rate]["value"] * reading / ceilings[rate]["sentinel"] for rate, reading in known.items()}
 

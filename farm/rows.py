@@ -12,6 +12,7 @@ import numpy as np
 from farm.gpu_guards import GPU_READINGS
 from farm.machine import describe_environment
 from farm.quality import Quality, largest_difference
+from farm.rates import RATES
 from farm.records import Cell, Cohort, Failure, Machine, ModelInfo, Round, Slot, WarmUp
 from farm.schemas import SCHEMA_VERSION
 from tasks.artifacts import Artifact
@@ -28,13 +29,6 @@ GUARD_READINGS = (
     *GPU_READINGS,
 )
 """What is published of each guards.Disturbance and gpu_guards.GpuDisturbance."""
-
-RATE_UNITS = {
-    **dict.fromkeys(("fp32", "tf32", "fp16", "bf16", "fp8"), "gflops"),
-    "int8": "gops",
-    "memory": "gbs",
-}
-"""The sentinel's rates, and the units that end their columns' names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +189,7 @@ def _machine_state(cell: Cell, log: ReplicaLog) -> dict[str, Any]:
     usually = usual([entry.rates for entry in log.rounds if entry.rates])
     return {
         "round_state": [state(entry.rates, usually) if entry.rates else None for entry in mine],
-        **{f"round_{rate}_{unit}": [entry.rates.get(rate) for entry in mine] for rate, unit in RATE_UNITS.items()},
+        **{rate.column: [entry.rates.get(name) for entry in mine] for name, rate in RATES.items()},
         "ceilings": json.dumps(log.ceilings, sort_keys=True) if log.ceilings else None,
     }
 

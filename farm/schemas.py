@@ -1,10 +1,12 @@
-"""The columns of what is stored, as Arrow schemas: each with its unit and meaning. Imports nothing of the farm."""
+"""The columns of what is stored, as Arrow schemas: each with its unit and meaning."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pyarrow as pa
+
+from farm.rates import RATES
 
 SCHEMA_VERSION = 1
 
@@ -106,13 +108,7 @@ _MACHINE_STATE = [
     _column(
         "round_state", pa.list_(pa.string()), "state of the machine by the sentinel's rates: usual, or which moved"
     ),
-    _column("round_fp32_gflops", pa.list_(pa.float64()), "sentinel: fp32 matrix products, GFLOP/s"),
-    _column("round_bf16_gflops", pa.list_(pa.float64()), "sentinel: bf16 matrix products, GFLOP/s"),
-    _column("round_tf32_gflops", pa.list_(pa.float64()), "sentinel: tf32 matrix products, GFLOP/s"),
-    _column("round_fp16_gflops", pa.list_(pa.float64()), "sentinel: fp16 matrix products, GFLOP/s"),
-    _column("round_fp8_gflops", pa.list_(pa.float64()), "sentinel: fp8 matrix products, GFLOP/s"),
-    _column("round_int8_gops", pa.list_(pa.float64()), "sentinel: int8 matrix products, GOP/s"),
-    _column("round_memory_gbs", pa.list_(pa.float64()), "sentinel: memory read, on a GPU read and written, GB/s"),
+    *(_column(rate.column, pa.list_(pa.float64()), f"sentinel: {rate.what}, {rate.unit}") for rate in RATES.values()),
     _column("ceilings", pa.string(), "the machine's best rates, searched once a run, and the sentinel's then, JSON"),
 ]
 

@@ -15,25 +15,17 @@ from farm import speedups, stats
 from farm.differences import Mean
 from farm.errors import RequestError, ResultsError
 from farm.pairing import Process, Row
+from farm.rates import RATES
 from farm.ratios import log_ratios_of, pilot_of
 from farm.store import RunRecord, Store
 
 PINNED_VERSION: Literal[1] = 1
 """Raise it when a pinned file means something else, so that an older one is refused rather than misread."""
 
-SENTINEL_COLUMNS = {
-    "round_fp32_gflops": "fp32 products, GFLOP/s",
-    "round_bf16_gflops": "bf16 products, GFLOP/s",
-    "round_tf32_gflops": "tf32 products, GFLOP/s",
-    "round_fp16_gflops": "fp16 products, GFLOP/s",
-    "round_fp8_gflops": "fp8 products, GFLOP/s",
-    "round_int8_gops": "int8 products, GOP/s",
-    "round_memory_gbs": "memory read, GB/s",
-}
-
-_COLUMNS = (
+COLUMNS = (
     *("hardware_class", "cohort", "cell", "role", "replica", "name", "length", "status", "round", "latency_ns"),
-    *("tainted", "options", "artifact_key", "inputs_sha256", *SENTINEL_COLUMNS),
+    *("tainted", "options", "artifact_key", "inputs_sha256"),
+    *(rate.column for rate in RATES.values()),
 )
 
 
@@ -99,7 +91,7 @@ class Side(_Stored):
 
 def side_of_run(store: Store, run: str) -> Side:
     """Read one run. Raises RequestError where there is no such run, or nothing of it was published."""
-    measurements = store.read_measurements(run, columns=_COLUMNS).to_pylist()
+    measurements = store.read_measurements(run, columns=COLUMNS).to_pylist()
     if not measurements:
         raise RequestError(f"run {run} in {store.root} has no results to compare")
     by_cell: dict[tuple[str, ...], list[Row]] = {}
@@ -210,10 +202,10 @@ def _log_turns(row: Row) -> stats.FloatArray:
 def _sentinels(rows: Sequence[Row]) -> dict[str, float]:
     """The median rate of each sentinel over the run's rounds; all cells of a round carry the same."""
     found = {}
-    for column, about in SENTINEL_COLUMNS.items():
-        rates = [rate for row in rows for rate in row[column] or () if rate is not None and math.isfinite(rate)]
-        if rates:
-            found[about] = median(rates)
+    for rate in RATES.values():
+        readings = [now for row in rows for now in row[rate.column] or () if now is not None and math.isfinite(now)]
+        if readings:
+            found[f"{rate.what}, {rate.unit}"] = median(readings)
     return found
 
 

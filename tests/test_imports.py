@@ -52,6 +52,7 @@ PURE = (
     "surroundings",
     "direct",
     "slots",
+    "rates",
     "choice",
     "report.answer",
     "report.chart_parts",
@@ -182,9 +183,9 @@ def test_the_sources_are_found() -> None:
     assert _from(RUNTIMES, _imports("tasks.pytorch"))
 
 
-@pytest.mark.parametrize("name", ["farm.records", "farm.schemas", "farm.errors"])
-def test_records_schemas_and_errors_import_nothing_of_the_farm(name: str) -> None:
-    assert not _from({"farm", "tasks"}, _imports(name))
+@pytest.mark.parametrize("name", ["farm.records", "farm.schemas", "farm.errors", "farm.rates"])
+def test_records_schemas_and_errors_import_nothing_of_the_farm_but_the_names_of_rates(name: str) -> None:
+    assert not _from({"farm", "tasks"}, _imports(name)) - {"farm.rates", "farm.rates.RATES"}
 
 
 @pytest.mark.parametrize("name", [f"farm.{name}" for name in PURE])

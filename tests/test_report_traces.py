@@ -12,6 +12,8 @@ import pytest
 from made_up import speedup_row
 from measured import measured_row
 
+from farm import sides
+from farm.rates import RATES
 from farm.report import traces
 from farm.report.chart_parts import times_axis
 from farm.report.charts_samples import _usual_range
@@ -20,8 +22,8 @@ from farm.report.labels import HEIGHT_PIXELS, LETTER_PIXELS, LINE_PIXELS, SIDES,
 from farm.report.numbers import cost_table
 from farm.report.theme import COLOURS, SERIES, ramp, resolved
 from farm.schemas import MEASUREMENT_SCHEMA
-from farm.sides import SENTINEL_COLUMNS
 from farm.tables import speedup_table
+from tasks import sentinels
 
 MS = 10**6
 
@@ -178,9 +180,9 @@ def test_a_picture_has_colours_instead_of_variables() -> None:
 
 def test_every_rate_that_the_sentinel_stores_is_read_by_the_report_and_by_comparisons() -> None:
     stored = {name for name in MEASUREMENT_SCHEMA.names if re.fullmatch(r"round_\w+_(gflops|gops|gbs)", name)}
-    assert stored == set(traces.SENTINEL_RATES.values()) == set(SENTINEL_COLUMNS)
-    assert stored <= set(traces.COLUMNS)
-    assert set(_RATE_COLOURS) == set(traces.SENTINEL_RATES)
+    assert stored == {rate.column for rate in RATES.values()}
+    assert stored <= set(traces.COLUMNS) & set(sides.COLUMNS)
+    assert set(_RATE_COLOURS) == set(RATES) == set(sentinels.ORDER)
 
 
 def test_what_a_gpu_costs_stands_among_the_costs() -> None:

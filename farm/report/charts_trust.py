@@ -12,6 +12,7 @@ import altair as alt
 from farm import packs
 from farm.figures import figures_of
 from farm.numerals import figure_text
+from farm.rates import RATES
 from farm.ratios import Ratio
 from farm.report import traces
 from farm.report.chart_parts import (
@@ -72,13 +73,13 @@ def twin(subject: Subject) -> Drawing | None:
 
 
 _RATE_COLOURS = {
-    "fp32 products": "s0",
-    "bf16 products": "s2",
-    "tf32 products": "s1",
-    "fp16 products": "s4",
-    "fp8 products": "s6",
-    "int8 products": "s3",
-    "memory read": "s5",
+    "fp32": "s0",
+    "bf16": "s2",
+    "tf32": "s1",
+    "fp16": "s4",
+    "fp8": "s6",
+    "int8": "s3",
+    "memory": "s5",
 }
 
 
@@ -104,8 +105,8 @@ def sentinels(subject: Subject) -> Drawing | None:
     )
     y = alt.Y("apart:Q", title="% from its own median", axis=alt.Axis(format="+d"))
     shown = {rate["rate"] for rate in rates}
-    names = [name for name in traces.SENTINEL_RATES if name in shown]
-    shades = [colour(_RATE_COLOURS[name]) for name in names]
+    read = [name for name, rate in RATES.items() if rate.what in shown]
+    names, shades = [RATES[name].what for name in read], [colour(_RATE_COLOURS[name]) for name in read]
     legend = alt.Legend(title=None, columns=alt.ExprRef(f"{NARROW} ? 2 : 4"))
     points = (
         alt.Chart(alt.NamedData(name=ROWS))

@@ -11,8 +11,8 @@ from statistics import quantiles
 from farm import packs
 from farm.figures import Span
 from farm.numerals import change_text, figure_text, grouped_text, milliseconds_text, ratio_text
+from farm.rates import RATES
 from farm.ratios import Ratio, Row, has_speedup, is_candidate
-from farm.report import traces
 from farm.report.subject import Subject
 from farm.tables import Block, Entry, MethodRow
 from tasks.sentinels import STATE_CHANGE, USUAL
@@ -111,11 +111,11 @@ def sentinel_table(subject: Subject) -> NumberTable:
     """How far each rate of the sentinel moved."""
     every = subject.machine
     lines = []
-    for rate in traces.SENTINEL_RATES:
-        moved = [each.rates_percent[rate] for each in every if rate in each.rates_percent]
+    for what in (rate.what for rate in RATES.values()):
+        moved = [each.rates_percent[what] for each in every if what in each.rates_percent]
         if moved:
             beyond = sum(abs(percent) > 100 * STATE_CHANGE for percent in moved)
-            lines.append(Line(None, (rate, str(len(moved)), f"{min(moved):+.1f}", f"{max(moved):+.1f}", str(beyond))))
+            lines.append(Line(None, (what, str(len(moved)), f"{min(moved):+.1f}", f"{max(moved):+.1f}", str(beyond))))
     headings = ("rate", "rounds", "least, %", "most, %", f"rounds beyond {100 * STATE_CHANGE:.0f} %")
     return NumberTable(
         "The sentinel's rates, from the median of their replica", headings, tuple(lines), frozenset({"rate"})

@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 
 from farm.pairing import Process, Row
-
-SENTINEL_RATES = {
-    "fp32 products": "round_fp32_gflops",
-    "bf16 products": "round_bf16_gflops",
-    "tf32 products": "round_tf32_gflops",
-    "fp16 products": "round_fp16_gflops",
-    "fp8 products": "round_fp8_gflops",
-    "int8 products": "round_int8_gops",
-    "memory read": "round_memory_gbs",
-}
-"""What the sentinel timed, and the column of MEASUREMENT_SCHEMA that has its rate in each round."""
+from farm.rates import RATES
 
 COLUMNS = (
     *("hardware_class", "device", "threads", "batch_size", "inputs", "cohort", "cell", "replica", "role", "name"),
     *("length", "error_tail", "round", "latency_ns", "tainted"),
     *("round_started_unix_ns", "round_taint_reasons", "round_state"),
-    *SENTINEL_RATES.values(),
+    *(rate.column for rate in RATES.values()),
 )
 """The columns of MEASUREMENT_SCHEMA that the report reads."""
 
@@ -158,7 +148,7 @@ def _turns(row: Row, began: int) -> list[tuple[float, float, float, bool]]:
 def _rounds_of_replica(members: Sequence[Row], began: int) -> list[MachineRound]:
     """The rounds of one cohort replica: cells share them, and the one with the most has seen them all."""
     fullest = max(members, key=lambda row: len(row["round_started_unix_ns"]))
-    usual = {rate: _median(fullest.get(column)) for rate, column in SENTINEL_RATES.items()}
+    usual = {rate: _median(fullest.get(rate.column)) for rate in RATES.values()}
     reasons: dict[int, dict[str, None]] = {}
     for row in members:
         for start, given in zip(row["round_started_unix_ns"], row.get("round_taint_reasons") or (), strict=False):
@@ -166,9 +156,9 @@ def _rounds_of_replica(members: Sequence[Row], began: int) -> list[MachineRound]
     found = []
     for place, start in enumerate(fullest["round_started_unix_ns"]):
         rates = {
-            rate: round(100 * (now / usual[rate] - 1), 1)
-            for rate, column in SENTINEL_RATES.items()
-            if usual[rate] and (now := _at(fullest.get(column), place)) is not None
+            rate.what: round(100 * (now / usual[rate] - 1), 1)
+            for rate in RATES.values()
+            if usual[rate] and (now := _at(fullest.get(rate.column), place)) is not None
         }
         minutes, state = round((start - began) / 60e9, 3), _at(fullest.get("round_state"), place)
         found.append(MachineRound(fullest["length"], minutes, rates, state, tuple(reasons.get(start, ()))))
