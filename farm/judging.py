@@ -87,8 +87,8 @@ async def judge_methods(log: ReplicaLog, cohort: Any, bench: Bench, fail: Fail) 
 async def _judge_others(
     log: ReplicaLog, cohort: Any, bench: Bench, fail: Fail, answers: Mapping[str, np.ndarray]
 ) -> None:
-    """Judge the artifacts of the cohort's length that are not those of the shortest one: each is another model, whose
-    ranges were calibrated, or whose kernels chosen, for itself."""
+    """Judge the artifacts of the cohort's length that are not those of the shortest one: each was made for itself, and
+    may answer otherwise."""
     evaluation, length = bench.evaluation, log.cohort.workload.length
     if evaluation is None:
         return

@@ -12,7 +12,7 @@ from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha2
 from tasks.cpu_products import Product
 from tasks.inductor import AotFp32, PackageCallable
 from tasks.instruction_sets import byte_sums_may_overflow
-from tasks.method import library_versions
+from tasks.method import NoOptions, library_versions
 
 COPIED = "{copies} weights that layers share are copied, as Inductor runs int8 only where a weight is read once"
 
@@ -51,11 +51,11 @@ class Pt2eInt8(AotFp32):
 
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """Ranges of activations come from the calibration texts, and are narrower where sums of bytes may overflow."""
-        options = CalibrationOptions(**workload.options)
+        ranges = {} if self.dynamic else {"calibration_sha256": texts_sha256(self._calibration(workload).calibration)}
         return {
             **super().depends_on(workload),
             **library_versions("torchao"),
-            "calibration_sha256": texts_sha256(options.calibration),
+            **ranges,
             "reduce_range": byte_sums_may_overflow(),
         }
 
@@ -73,8 +73,6 @@ class Pt2eInt8(AotFp32):
         from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-        from tasks.exported import as_tensors
-
         layers, fixed = linear_layers(module)
         for node in fixed:  # done already, as the quantizer sees it
             node.meta["quantization_annotation"] = QuantizationAnnotation(_annotated=True)
@@ -86,12 +84,21 @@ class Pt2eInt8(AotFp32):
         # these are of integers, as in the positions of MPNet and DeBERTa.
         quantizer = x86.X86InductorQuantizer().set_module_type_qconfig(torch.nn.Linear, config)
         observed = prepare_pt2e(module, quantizer)
-        for arrays in calibration_inputs(model, CalibrationOptions(**workload.options)):
-            observed(**as_tensors(arrays))
+        for tensors in self.observed_inputs(model, workload):
+            observed(**tensors)
         quantized = convert_pt2e(observed)
         marked = _count(quantized, "quantized_decomposed.dequantize_per_channel")
         remarks = [COPIED.format(copies=copies)] if copies else []
         return quantized, {"linear_layers": len(layers), "quantized_layers": marked, "remarks": remarks}
+
+    def observed_inputs(self, model: ModelInfo, workload: Workload) -> Iterable[Mapping[str, Any]]:
+        """The tensors whose activations are observed."""
+        from tasks.exported import as_tensors
+
+        return map(as_tensors, calibration_inputs(model, self._calibration(workload)))
+
+    def _calibration(self, workload: Workload) -> CalibrationOptions:
+        return CalibrationOptions(**workload.options)
 
     def settings(self, workload: Workload) -> dict[str, Any]:
         """Frozen always: only constant weights can be packed for int8 kernels."""
@@ -104,7 +111,14 @@ class Pt2eInt8Dynamic(Pt2eInt8):
 
     id: ClassVar[str] = "pytorch-int8-pt2e-dynamic"
     about: ClassVar[str] = "PyTorch PT2E dynamic int8 (torchao), compiled by AOTInductor"
+    Options: ClassVar[type] = NoOptions
     dynamic: ClassVar[bool] = True
+
+    def observed_inputs(self, model: ModelInfo, workload: Workload) -> Iterable[Mapping[str, Any]]:
+        """Any one: weights alone are observed."""
+        from tasks.exported import example_inputs
+
+        return [example_inputs(model, workload)]
 
 
 class Pt2eInt8Pruned(Pt2eInt8):

@@ -15,6 +15,7 @@ from tiers import mostly_long
 from farm.errors import MethodUnsupportedError
 from farm.records import ModelInfo, Workload
 from tasks import calibration, exported, inductor_int8
+from tasks.calibration import calibration_source
 from tasks.inductor_int8 import Pt2eInt8, linear_layers, separate_shared_weights
 from tasks.method import BUILT_IN, find_method
 
@@ -61,7 +62,8 @@ def test_a_compiled_method_answers_what_the_baseline_answers(
 def _assert_proven(method_id: str, model: ModelInfo, folder: Path) -> Mapping[str, Any]:
     inputs = some_inputs(model, LENGTH)
     baseline = logits_of(prepared("pytorch-fp32", model, LENGTH, folder), inputs)
-    call = prepared(method_id, model, LENGTH, folder, **({"samples": 4} if "int8" in method_id else {}))
+    quick = {"samples": 4} if calibration_source(find_method(method_id).Options, {}) else {}
+    call = prepared(method_id, model, LENGTH, folder, **quick)
     assert_same(method_id, logits_of(call, inputs), baseline)
     return call.proof()
 

@@ -19,6 +19,7 @@ from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Machine, ModelInfo, Workload
 from tasks import calibration
 from tasks.artifacts import prepare_artifact
+from tasks.calibration import calibration_source
 from tasks.method import Arrays, Loaded, find_method
 from tasks.models import resolve_model
 from tasks.progress import SilentProgress
@@ -52,7 +53,7 @@ class Bench:
 
     def asked(self, method_id: str) -> Workload:
         """The workload, with few calibration samples where the method has any."""
-        return replace(self.workload, options=QUICK if method_id in INT8 else {})
+        return replace(self.workload, options=QUICK if calibration_source(find_method(method_id).Options, {}) else {})
 
     def load(self, method_id: str, artifact_of: str | None = None) -> Any:
         """The method, loaded; perhaps from another one's artifact."""
