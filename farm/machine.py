@@ -18,6 +18,7 @@ import psutil
 
 from farm.gpus import find_gpus, visible_to_cuda
 from farm.records import Machine
+from tasks.instruction_sets import cpu_flags, cpuinfo
 
 GIB = 1024**3
 
@@ -120,21 +121,12 @@ def _sockets(cpus: tuple[int, ...]) -> int:
     return len(packages)
 
 
-def _cpuinfo(key: str) -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
-    match = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE | re.IGNORECASE)
-    return match.group(1).strip() if match else ""
-
-
 def _cpu_model() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def _instruction_sets() -> tuple[str, ...]:
-    present = set((_cpuinfo("flags") or _cpuinfo("features")).split())
+    present = cpu_flags()
     return tuple(flag for flag in INSTRUCTION_SETS if flag in present)
 
 

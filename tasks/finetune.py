@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tasks.instruction_sets import BF16_X86, cpu_flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ def fine_tune(
     for step, batch in enumerate(batches, start=1):
         ids, mask = _padded([texts[index][: settings.max_tokens] for index in batch])
         target = torch.tensor([labels[index] for index in batch])
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cpu_has_bf16()):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(BF16_X86 & cpu_flags())):
             loss = torch.nn.functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -77,15 +78,6 @@ def logits(model: Module, texts: Sequence[TokenIds], batch_size: int = 32) -> Te
     result = torch.empty(len(texts), parts[0].shape[1])
     result[torch.tensor(order)] = torch.cat(parts)
     return result
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AMX or AVX-512 BF16), as the Linux kernel reports it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        return False
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
 
 
 def _batches(texts: Sequence[TokenIds], settings: FineTuning) -> list[list[int]]:

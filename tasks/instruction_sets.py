@@ -21,14 +21,19 @@ DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 @cache
+def cpuinfo(key: str) -> str:
+    """What /proc/cpuinfo says under this name of the first CPU that has it; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    match = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE | re.IGNORECASE)
+    return match.group(1).strip() if match else ""
+
+
 def cpu_flags() -> frozenset[str]:
     """CPU flags as /proc/cpuinfo spells them; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    return frozenset(match.group(1).split()) if match else frozenset()
+    return frozenset((cpuinfo("flags") or cpuinfo("features")).split())
 
 
 def is_x86() -> bool:
