@@ -108,7 +108,7 @@ class RayCluster:
         workers = nodes.workers_of(alive)
         found = self._described(workers, wait_s=0)
         if self._on_head:
-            found |= self._unless_replaced({id_: node for id_, node in alive.items() if id_ not in workers}, found)
+            found |= self._unless_replaced(nodes.makeshift_of(alive), found)
         self._ask(nodes_wanted(self._suite, waiting, found.values(), self._labels))
         return found
 
@@ -146,11 +146,11 @@ class RayCluster:
         self._bench.budget.took(log.cohort, time.monotonic() - started)
 
     def _first_look(self) -> dict[str, list[Slot]]:
-        """The slots of workers; where there is none, of whatever there is."""
+        """The slots of workers; where there is none, of this process's node or the head."""
         alive = nodes.alive_nodes()
         self._up = set(alive)
         workers = nodes.workers_of(alive)
-        found = self._described(workers or alive, nodes.DESCRIBE_S)
+        found = self._described(workers or nodes.makeshift_of(alive), nodes.DESCRIBE_S)
         self._on_head = not workers and bool(found)
         if self._on_head and self.shared:
             message = "the cluster has no node but its head and this driver's"
@@ -165,7 +165,7 @@ class RayCluster:
     def _unless_replaced(
         self, own: Mapping[str, Mapping[str, Any]], workers: Mapping[str, Sequence[Slot]]
     ) -> dict[str, list[Slot]]:
-        """The slots of the head and of this process's node, until workers of their classes are there."""
+        """The slots of the head or of this process's node, until a worker of its class is there."""
         here = self._described(own, wait_s=0)
         if not _classes(here) <= _classes(workers):
             return here

@@ -49,10 +49,17 @@ def workers_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
     }
 
 
+def makeshift_of(alive: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What is measured on while there are no workers: this process's node, or the head where that is the only one."""
+    workers = workers_of(alive)
+    rest = {node_id: node for node_id, node in alive.items() if node_id not in workers}
+    return {node_id: node for node_id, node in rest.items() if HEAD_RESOURCE not in node["Resources"]} or rest
+
+
 def discover_nodes() -> tuple[list[Node], list[str]]:
     """Ask every node of the cluster that may be measured on what it is made of; the nodes, and why others are none."""
     alive = alive_nodes()
-    found = workers_of(alive) or alive
+    found = workers_of(alive) or makeshift_of(alive)
     asked = {node_id: ask_machine(node_id) for node_id in found}
     nodes, left_out = [], []
     for node_id, node in found.items():

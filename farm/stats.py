@@ -273,11 +273,13 @@ def satterthwaite(parts: Sequence[tuple[float, float]]) -> float:
 
 
 def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
+    """Half the width, in standard errors, of a two-sided interval of Student's t with so many degrees of freedom."""
     quantile: Any = scipy.special.stdtrit(min(degrees, MOST_DEGREES), (1 + confidence) / 2)
     return float(quantile)
 
 
 def p_value_of(mean: float, error: float, degrees: float) -> float:
+    """Student's two-sided test of a mean being 0, given its standard error; without any error there is no doubt."""
     if error == 0:
         return 0.0 if mean else 1.0
     tail: Any = scipy.special.stdtr(min(degrees, MOST_DEGREES), -abs(mean) / error)

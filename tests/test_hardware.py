@@ -11,7 +11,7 @@ from made_up import GIB, GPU_SLOT, MACHINE, MODEL, SLOT, plan_of, suite_of, supp
 
 from farm.errors import MethodUnsupportedError, RequestError
 from farm.hardware import admits, classify, may_admit
-from farm.nodes import HEAD_RESOURCE, Node, workers_of
+from farm.nodes import HEAD_RESOURCE, Node, makeshift_of, workers_of
 from farm.plan import make_plan
 from farm.records import Device, Gpu, Machine, ModelInfo, Slot
 from farm.slots import slots_of
@@ -160,3 +160,15 @@ def test_the_head_and_the_drivers_node_are_no_workers(
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: driver))
     alive = dict([_ray_node("head", **{HEAD_RESOURCE: 1.0}), _ray_node("w1"), _ray_node("w2")])
     assert set(workers_of(alive)) == left
+
+
+@pytest.mark.parametrize(
+    ("driver", "others", "measured"), [("head", [], {"head"}), ("w1", ["w1"], {"w1"}), ("elsewhere", [], {"head"})]
+)
+def test_without_workers_the_drivers_node_is_measured_and_the_head_where_it_is_alone(
+    driver: str, others: list[str], measured: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: driver))
+    alive = dict([_ray_node("head", **{HEAD_RESOURCE: 1.0}), *map(_ray_node, others)])
+    assert workers_of(alive) == {}
+    assert set(makeshift_of(alive)) == measured
