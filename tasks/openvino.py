@@ -99,7 +99,7 @@ class OpenVinoFp32(Method):
     def depends_on(self, workload: Workload) -> Mapping[str, Any]:
         """The converted model has open axes: one for all shapes, which differ in how it is compiled."""
         del workload
-        return {**library_versions("openvino", "torch", "transformers"), "open_axes": True}
+        return library_versions("openvino", "torch", "transformers")
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Export, convert, quantize where the method does, and save."""

@@ -183,8 +183,8 @@ def test_bf16_activations_are_refused_while_planning_where_the_cpu_has_no_bf16()
     chosen = {"method": "openvino-int8", "options": {"activations": "bf16"}}
     machine = replace(MACHINE, instruction_sets=("avx2",))
     with pytest.raises(MethodUnsupportedError, match="openvino-int8 with activations: bf16 needs BF16 instructions"):
-        find_method("openvino-int8").check_options(machine, {"activations": "bf16"})
-    find_method("openvino-int8").check_options(machine, {"activations": "auto"})
+        find_method("openvino-int8").check_options(machine, "cpu", {"activations": "bf16"})
+    find_method("openvino-int8").check_options(machine, "cpu", {"activations": "auto"})
     plan = plan_of(suite_of(methods=["pytorch-fp32", chosen]), supported=check_support)
     assert set(plan.unsupported) == {"openvino-int8"}
 
@@ -198,7 +198,7 @@ def test_bf16_is_unsupported_on_arm_where_openvino_runs_fp32(method_id: str) -> 
         find_method(method_id).check_supported(ARM, "cpu")
     find_method(method_id).check_supported(replace(MACHINE, instruction_sets=("amx_bf16",)), "cpu")
     with pytest.raises(MethodUnsupportedError, match="activations: bf16 needs BF16 instructions of an x86 CPU"):
-        find_method("openvino-int8").check_options(ARM, {"activations": "bf16"})
+        find_method("openvino-int8").check_options(ARM, "cpu", {"activations": "bf16"})
 
 
 @pytest.mark.parametrize(("flags", "chosen"), [(ARM.instruction_sets, "f32"), (("avx512f", "avx512_bf16"), "bf16")])
