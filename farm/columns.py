@@ -131,7 +131,7 @@ def _cost(name: str, heading: str, about: str, figure: _Figure, narrow: str | No
     return Column(name, heading, about, figure, (figure.figure,), is_cost=True, narrow=narrow)
 
 
-_COSTS = (
+COSTS = (
     _cost("size", "size MB", "size of the artifact", _Figure("artifact_bytes", 1e6, whole=True), "size\nMB"),
     _cost("prepare", "prepare s", "seconds to make it", _Figure("prepare_s"), "prepare\ns"),
     _cost("load", "load s", "seconds to load it", _Figure("load_s"), "load\ns"),
@@ -179,12 +179,12 @@ _COSTS = (
     ),
 )
 
-COLUMNS = {column.name: column for column in (*_COLUMNS, *_COSTS)}
+COLUMNS = {column.name: column for column in (*_COLUMNS, *COSTS)}
 
 AS_FOUNDED = ("latency", "speedup", "interval", *(name for name in COLUMNS if name != "agreement"))
 """What a table has unless one chooses; how many predictions are the baseline's is mostly what accuracy says too."""
 
-OPTIONAL = frozenset({"limit", "holm", *(column.name for column in _COSTS)})
+OPTIONAL = frozenset({"limit", "holm", *(column.name for column in COSTS)})
 """Left out where they are known of no method, unless asked for."""
 
 _IDENTITY = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import quantiles
 
 from farm import packs
-from farm.figures import Span
+from farm.columns import COLUMNS, COSTS
 from farm.numerals import change_text, figure_text, grouped_text, milliseconds_text, ratio_text
 from farm.rates import RATES
 from farm.ratios import Ratio, Row, has_speedup, is_candidate
@@ -145,46 +144,10 @@ def twin_table(subject: Subject) -> NumberTable:
 
 
 def cost_table(block: Block) -> NumberTable:
-    """What each method costs beside its latency: the most, or least to most, over the lengths; known columns only."""
-    known = {heading: cost for heading, cost in _COSTS.items() if any(cost.column in row.figures for row in block.rows)}
-    lines = [
-        Line(row.name, (row.name, *(cost.text(row.figures) for cost in known.values())))
-        for row in _fastest_first(block)
-    ]
-    return NumberTable("Costs", ("method", *known), tuple(lines))
-
-
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    """One figure in units of `unit`: the most over the lengths or (`spread`) from least to most."""
-
-    column: str
-    unit: float = 1.0
-    spread: bool = False
-    whole: bool = False
-
-    def text(self, figures: Mapping[str, Span]) -> str:
-        """The figure, `never` for a break-even that is not reached, `-` where nobody measured it."""
-        if self.column not in figures:
-            return "-"
-        ends = ["never" if math.isinf(end) else _figure(end, self.unit, self.whole) for end in figures[self.column]]
-        return " to ".join(dict.fromkeys(ends)) if self.spread else ends[1]
-
-
-_COSTS = {
-    "MB on disk": _Cost("artifact_bytes", 1e6, whole=True),
-    "prepare s": _Cost("prepare_s"),
-    "load s": _Cost("load_s"),
-    "first call ms": _Cost("first_call_ns", 1e6, spread=True),
-    "calls until steady": _Cost("warmup_calls", spread=True, whole=True),
-    "MB of memory": _Cost("peak_rss_bytes", 1e6, whole=True),
-    "CPU ms per call": _Cost("cpu_ns_per_call", 1e6, spread=True),
-    "J per call": _Cost("energy_j_per_call", spread=True),
-    "MB of GPU memory": _Cost("vram_bytes", 1e6, whole=True),
-    "GPU's J per call": _Cost("gpu_energy_j_per_call", spread=True),
-    "GPU's W": _Cost("gpu_power_w", spread=True, whole=True),
-    "pays off after calls": _Cost("break_even_calls", spread=True, whole=True),
-}
+    """What each method costs beside its latency, over the lengths; known costs only."""
+    known = [cost for cost in COSTS if any(set(cost.fields) & row.figures.keys() for row in block.rows)]
+    lines = [Line(row.name, (row.name, *(cost.text(row) for cost in known))) for row in _fastest_first(block)]
+    return NumberTable("Costs", ("method", *(cost.heading for cost in known)), tuple(lines))
 
 
 def _fastest_first(block: Block) -> list[MethodRow]:
@@ -199,7 +162,7 @@ def _speed_texts(row: MethodRow) -> Iterable[str]:
     yield f"{row.verdict}{after_holm}"
     change = f"\n{_in_lines(change_text(row.accuracy_change))}" if row.accuracy_change else ""
     yield "-" if row.accuracy is None else f"{100 * row.accuracy:.2f}{change}"
-    yield _Cost("agreement", 0.01).text(row.figures)
+    yield COLUMNS["agreement"].text(row)
     yield from (_entry_text(row, entry) for entry in row.entries)
     yield "-" if row.founding_average is None or row.is_baseline else f"{row.founding_average:+.1f} %"
 
