@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +34,8 @@ TIMED_INPUTS = 4
 """Different batches that a cell rotates through: enough that no call repeats its predecessor's, few enough that
 answering each once before timing stays short at length 512."""
 
+TELL_ROUNDS_S = 0.5
+
 MOST_LATER = 8
 """Further workloads that preparing a method covers at once. One process that imported and loaded a model makes the next
 artifact cheaply, but where many nodes share the work, most of what comes later is measured elsewhere."""
@@ -51,8 +55,20 @@ class Bench:
     budget: Budget
     ceilings: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     """What the machine of each slot reaches at best, by node and slot; searched for by the first cohort there."""
+    _told_round_s: float = -math.inf
     _same: dict[tuple[str, str, str], list[Workload]] = field(default_factory=dict)
     _place: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def tells_round(self, first: bool) -> bool:
+        """Whether a round that has just ended is worth telling: a replica's first, and of the others one in a while.
+
+        Their estimates cost milliseconds, and hundreds of nodes end that many rounds a second.
+        """
+        now = time.monotonic()
+        if not first and now - self._told_round_s < TELL_ROUNDS_S:
+            return False
+        self._told_round_s = now
+        return True
 
     def plan_for(self, cohorts: Iterable[Cohort]) -> None:
         """Learn of further cohorts that this run will measure."""

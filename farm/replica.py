@@ -154,8 +154,9 @@ async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowa
         log.rounds.append(done)
         for name, failure in failures.items():
             _fail(log, bench, _cell(log, name), failure)
-        left_s = allowance.left_s(time.monotonic() - started)
-        bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
+        if bench.tells_round(first=number == 0):
+            left_s = allowance.left_s(time.monotonic() - started)
+            bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
 
 
 async def _measure_blocked(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowance) -> None:
