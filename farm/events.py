@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from farm.records import Cohort, Failure, Slot
-
-if TYPE_CHECKING:
-    from farm.stats import Estimate
+from farm.stats import Estimate
 
 
 @dataclass(frozen=True, slots=True)
