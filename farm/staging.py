@@ -66,8 +66,9 @@ def _stage_release(folder: Path) -> None:
         return
     about = folder / f"{DISTRIBUTION.replace('-', '_')}-{installed.version}.dist-info"
     about.mkdir()
-    for name in ("METADATA", "entry_points.txt"):
-        text = installed.read_text(name)
+    # A checkout that was installed in place says the first in PKG-INFO.
+    for name, also in (("METADATA", "PKG-INFO"), ("entry_points.txt", "entry_points.txt")):
+        text = installed.read_text(name) or installed.read_text(also)
         if text is not None:
             (about / name).write_text(text)
 
