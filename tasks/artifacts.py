@@ -19,6 +19,7 @@ from farm.records import Machine, ModelInfo, Workload
 from tasks.cache import cache_folder, publish_folder
 from tasks.digests import remembered_sha256
 from tasks.method import Arrays, Method, library_versions
+from tasks.options import of_preparing
 from tasks.steps import recorded_steps
 
 MANIFEST = "artifact.json"
@@ -50,7 +51,7 @@ def artifact_key(method: Method, model: ModelInfo, workload: Workload) -> str:
     identity = {
         "model": model.sha256,
         "method": method.id,
-        "options": method.preparing_options(workload),
+        "options": of_preparing(method.Options(**workload.options)),
         "depends": library_versions(*method.requires) if depends is None else dict(depends),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]

@@ -16,7 +16,8 @@ from tasks.cuda_graphs import PRODUCTS, Captured
 from tasks.cuda_toolkit import needs_c_compiler, needs_cuda_headers, use_cuda_headers
 from tasks.gpu_settings import attention_backends, gpu_names, needs_capability
 from tasks.inductor import FACTS, PACKAGE, AotFp32
-from tasks.method import Loaded, NoOptions
+from tasks.method import Loaded
+from tasks.options import NoOptions
 from tasks.pytorch import EagerCallable, TorchCallable, load_module, use_threads
 from tasks.steps import step
 from tasks.torch_compile import TorchCompileFp32

@@ -12,7 +12,8 @@ from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha2
 from tasks.cpu_products import Product
 from tasks.inductor import AotFp32, PackageCallable
 from tasks.instruction_sets import byte_sums_may_overflow
-from tasks.method import NoOptions, library_versions
+from tasks.method import library_versions
+from tasks.options import NoOptions
 
 COPIED = "{copies} weights that layers share are copied, as Inductor runs int8 only where a weight is read once"
 

@@ -7,7 +7,6 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ import numpy as np
 
 from farm.errors import MethodUnsupportedError, RequestError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.options import NoOptions, of_other_devices
 
 Arrays = dict[str, np.ndarray]
 
@@ -64,22 +64,6 @@ def allocated_bytes(loaded: Loaded | None) -> int | None:
     """The most memory on a GPU that a loaded model's framework has given out; None where it does not tell."""
     ask = getattr(loaded, "allocated_bytes", None)
     return None if ask is None else ask()
-
-
-_LOADING, _DEVICE = "read while loading alone", "means something on this device alone"
-
-
-def loading(default: Any, device: Device | None = None) -> Any:
-    """A field of a method's options that only loading reads: cells that differ in it share what was prepared.
-
-    With `device`, one that other devices have no use for: there it can only keep its default.
-    """
-    return field(default=default, metadata={_LOADING: True, _DEVICE: device})
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """A method without settings of its own."""
 
 
 class Method(ABC):
@@ -140,10 +124,8 @@ class Method(ABC):
     def check_options(self, machine: Machine, device: Device, options: Mapping[str, Any]) -> None:
         """Raise MethodUnsupportedError where an option asks for what this machine or device does not have."""
         del machine
-        for each in fields(self.Options):
-            only = each.metadata.get(_DEVICE)
-            if only not in (None, device) and options.get(each.name, each.default) != each.default:
-                raise MethodUnsupportedError(f"{self.id}: {each.name} is an option on {only} alone")
+        for name, other in of_other_devices(self.Options, options, device).items():
+            raise MethodUnsupportedError(f"{self.id}: {name} is an option on {other} alone")
 
     def instruction_sets(self) -> set[str]:
         """CPU flags (as /proc/cpuinfo spells them) without which the method is pointless here."""
@@ -176,11 +158,6 @@ class Method(ABC):
         """
         del workload
         return None
-
-    def preparing_options(self, workload: Workload) -> dict[str, Any]:
-        """The options that preparing may read, with their defaults: all that are not declared as `loading`."""
-        options = self.Options(**workload.options)
-        return {each.name: getattr(options, each.name) for each in fields(options) if _LOADING not in each.metadata}
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Write the artifact's files into the empty `folder`. Runs in a process of its own, never in a cell."""

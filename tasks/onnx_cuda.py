@@ -13,9 +13,10 @@ import numpy as np
 from farm.errors import FarmError, MethodUnsupportedError, ProofFailedError
 from farm.records import Workload
 from tasks.cuda_ends import DeviceEnds
-from tasks.method import Arrays, loading
+from tasks.method import Arrays
 from tasks.onnx_graphs import GRAPH, load_facts
 from tasks.onnx_sessions import PROVIDERS, SessionCallable, SessionOptions, profiled_session, session_options
+from tasks.options import loading
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = PROVIDERS["cuda"]

@@ -14,9 +14,10 @@ from annotated_types import Ge
 
 from farm.errors import ProofFailedError
 from farm.records import Device, Workload
-from tasks.method import Arrays, loading
+from tasks.method import Arrays
 from tasks.onnx_graphs import GRAPH, GraphFacts, load_facts
 from tasks.onnx_profile import Execution, int8_share, multiply_adds, read_profile
+from tasks.options import loading
 
 FUSED = (
     *("Attention", "QAttention", "MultiHeadAttention", "SkipLayerNormalization", "LayerNormalization"),

@@ -14,7 +14,7 @@ from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
 from tasks.calibration import CalibrationOptions, calibration_inputs, texts_sha256
 from tasks.instruction_sets import BF16_X86, byte_sums_may_overflow, cpu_flags, needs_bf16_x86
-from tasks.method import Arrays, Loaded, Method, library_versions, loading
+from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.models import read_architecture
 from tasks.openvino_proof import (
     attention_work,
@@ -24,6 +24,7 @@ from tasks.openvino_proof import (
     linear_work,
     shares,
 )
+from tasks.options import loading
 from tasks.steps import step
 
 IR = "model.xml"

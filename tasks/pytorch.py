@@ -22,8 +22,9 @@ from tasks.gpu_settings import (
 )
 from tasks.half import watching
 from tasks.instruction_sets import needs_bf16
-from tasks.method import Arrays, Loaded, Method, loading
+from tasks.method import Arrays, Loaded, Method
 from tasks.onednn import executed_kernels, without_onednn
+from tasks.options import loading
 from tasks.padding import trimmed
 from tasks.torch_ends import ends_of
 
