@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.records import Workload
+from tasks.amx import AmxInt8
 from tasks.inductor import AotFp32
 from tasks.method import Method, library_versions
 from tasks.onnx_runtime import OnnxMethod
@@ -87,7 +88,13 @@ def _eager(method: Any, workload: Workload) -> Deployment | None:
     return Deployment("torch_eager.py", ("torch", "transformers", "safetensors"), settings)
 
 
+def _native(method: Any, workload: Workload) -> Deployment:
+    del workload
+    return Deployment("native_encoder.py", (), {"pruned": method.prunes_last_layer})
+
+
 _BY_KIND: tuple[tuple[type[Method], Callable[[Any, Workload], Deployment | None]], ...] = (
+    (AmxInt8, _native),
     (OnnxMethod, _onnx),
     (OpenVinoFp32, _openvino),
     (AotFp32, _package),

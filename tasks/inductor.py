@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 from zipfile import ZipFile
 
-from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.compilers import compiler_version, needs_compiler
 from tasks.cpu_products import Product, account_of, check_pruned, check_types, kernels
 from tasks.instruction_sets import compiler_targets
 from tasks.method import Loaded, library_versions
@@ -37,37 +34,6 @@ def import_compiler() -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     import torch._inductor.compile_fx
     import torch._inductor.package  # noqa: F401
-
-
-VERSION_S = 10.0
-"""A compiler that has not said its version by then hangs."""
-
-
-def needs_compiler(method_id: str) -> None:
-    """Raise MethodUnsupportedError where the C++ compiler that Inductor calls is not installed."""
-    compiler = _compiler()
-    if shutil.which(compiler) is None:
-        raise MethodUnsupportedError(
-            f"{method_id} needs the C++ compiler '{compiler}', which is not installed (CXX names another)"
-        )
-
-
-def compiler_version() -> str:
-    """What the compiler calls itself; empty where it is not there."""
-    return _version_of(_compiler())
-
-
-def _compiler() -> str:
-    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-
-
-@cache
-def _version_of(compiler: str) -> str:
-    try:
-        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=VERSION_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return said.stdout.partition("\n")[0]
 
 
 @dataclass(frozen=True)

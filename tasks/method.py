@@ -236,6 +236,8 @@ BUILT_IN: Mapping[str, str] = {
     "openvino-bf16-pruned": "tasks.openvino:OpenVinoBf16Pruned",
     "openvino-int8": "tasks.openvino:OpenVinoInt8",
     "openvino-int8-pruned": "tasks.openvino:OpenVinoInt8Pruned",
+    "amx-int8": "tasks.amx:AmxInt8",
+    "amx-int8-pruned": "tasks.amx:AmxInt8Pruned",
     "control-null": "tasks.controls:Null",
     "control-work": "tasks.controls:FixedWork",
     "control-gpu-work": "tasks.controls:FixedGpuWork",

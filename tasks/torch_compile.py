@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from farm.errors import ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
+from tasks.compilers import needs_compiler
 from tasks.cpu_products import account_of, check_types, kernels
-from tasks.inductor import CompileOptions, InductorMethod, import_compiler, needs_compiler
+from tasks.inductor import CompileOptions, InductorMethod, import_compiler
 from tasks.instruction_sets import needs_bf16
 from tasks.method import Loaded
 from tasks.pytorch import EagerCallable, load_module, use_threads
