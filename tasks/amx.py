@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import subprocess
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,38 +11,16 @@ import numpy as np
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import Device, Machine, ModelInfo, Workload
-from tasks.compilers import compiler, compiler_version, needs_compiler
+from tasks.compilers import compiler_version, needs_compiler
 from tasks.deployed.native_encoder import LIBRARY, SETTINGS, WEIGHTS, NativeEncoder
 from tasks.method import Arrays, Loaded, Method, library_versions
 from tasks.models import read_architecture
+from tasks.native.building import INSTRUCTION_SETS, compile_library, sources_sha256, tile_products
 from tasks.native.weights import FAMILIES, PANEL, pack
 from tasks.operations import count_work
 from tasks.steps import step
 
-SOURCES = Path(__file__).parent / "native"
-
-INSTRUCTION_SETS = {
-    "amx_tile": "amx-tile",
-    "amx_int8": "amx-int8",
-    "amx_bf16": "amx-bf16",
-    "avx512f": "avx512f",
-    "avx512bw": "avx512bw",
-    "avx512dq": "avx512dq",
-    "avx512vl": "avx512vl",
-    "avx512_bf16": "avx512bf16",
-    "fma": "fma",
-}
-"""What the kernels use, as /proc/cpuinfo and as compilers spell it."""
-
-PRODUCTS = {
-    "tdpbssd": rb"\xc4\xe2[\x03\x0b\x13\x1b\x23\x2b\x33\x3b\x43\x4b\x53\x5b\x63\x6b\x73\x7b]\x5e[\xc0-\xff]",
-    "tdpbf16ps": rb"\xc4\xe2[\x02\x0a\x12\x1a\x22\x2a\x32\x3a\x42\x4a\x52\x5a\x62\x6a\x72\x7a]\x5c[\xc0-\xff]",
-}
-"""How the two instructions that multiply tiles are encoded (Intel SDM, volume 2: VEX.128.F2.0F38.W0 5E and
-VEX.128.F3.0F38.W0 5C), whichever tiles they name."""
-
-COMPILE_S = 300.0
-"""A compiler that takes longer for a file of this size hangs."""
+SOURCE = "encoder.cpp"
 
 
 class EncoderCallable:
@@ -130,7 +104,7 @@ class AmxInt8(Method):
         """The sources and their compiler; one artifact serves every shape and number of threads."""
         del workload
         versions = library_versions("torch", "transformers")
-        return {**versions, "compiler": compiler_version(), "sources_sha256": _sources_sha256()}
+        return {**versions, "compiler": compiler_version(), "sources_sha256": sources_sha256()}
 
     def prepare(self, model: ModelInfo, workload: Workload, folder: Path) -> None:
         """Quantize and lay out the weights, and compile the kernels."""
@@ -144,7 +118,7 @@ class AmxInt8(Method):
             (folder / WEIGHTS).write_bytes(packed.data)
             (folder / SETTINGS).write_text(json.dumps({"sizes": packed.sizes, "offsets": packed.offsets}))
         with step("compile"):
-            compile_kernels(folder / LIBRARY)
+            compile_library(SOURCE, folder / LIBRARY)
 
     def load(self, model: ModelInfo, workload: Workload, folder: Path) -> Loaded:
         """Read the weights into huge pages and open the library."""
@@ -157,29 +131,3 @@ class AmxInt8Pruned(AmxInt8):
     id: ClassVar[str] = "amx-int8-pruned"
     about: ClassVar[str] = "Kernels of the farm's own for AMX, int8, last layer for the first token only"
     prunes_last_layer: ClassVar[bool] = True
-
-
-def compile_kernels(target: Path) -> None:
-    """Compile the kernels. Raises MethodUnsupportedError, with the compiler's first error, where it cannot."""
-    flags = [f"-m{name}" for name in INSTRUCTION_SETS.values()]
-    command = [compiler(), "-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", *flags, "-o", str(target)]
-    ran = subprocess.run(
-        [*command, str(SOURCES / "encoder.cpp")], capture_output=True, text=True, timeout=COMPILE_S, check=False
-    )
-    if ran.returncode != 0:
-        errors = [line for line in ran.stderr.splitlines() if "error" in line] or [f"exit code {ran.returncode}"]
-        raise MethodUnsupportedError(
-            f"{compiler()} cannot compile kernels for AMX: {errors[0]} (GCC 11 and later can; CXX names another)"
-        )
-
-
-def tile_products(library: Path) -> dict[str, int]:
-    """How often each instruction that multiplies tiles stands in a compiled library."""
-    code = library.read_bytes()
-    return {name: len(re.findall(pattern, code, re.DOTALL)) for name, pattern in PRODUCTS.items()}
-
-
-@cache
-def _sources_sha256() -> str:
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cpp", ".hpp"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

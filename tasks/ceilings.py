@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from farm.errors import FarmError
 from tasks import cuda_kernels
 from tasks.caches import held_bytes, last_level_bytes
 from tasks.cuda_kernels import PREFIX, prepare_any
 from tasks.kernels import BUFFER_BYTES, RATES, Call, Case, kernels_of
+from tasks.native import tile_products
 from tasks.sentinels import LARGEST_BLOCK, Clock, call_s, calls_per_repetition, memory_case, sized
 
 BUDGET_S = 8.0
@@ -118,6 +120,8 @@ def search_ceilings(threads: int, budget_s: float = BUDGET_S) -> dict[str, Ceili
     for library in ("onnx", "onnxruntime"):
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
+    with contextlib.suppress(OSError, FarmError):  # no compiler, or no room: the libraries' kernels are left
+        tile_products.build()
     kernels = {rate: kernels_of(rate) for rate in RATES}
     return search(kernels, lambda case: prepare_any(case, threads), budget_s)
 

@@ -74,6 +74,11 @@ def _numbers(*shape: int) -> np.ndarray:
     return np.resize(np.random.default_rng(0).standard_normal(PATTERN, np.float32), shape)
 
 
+def _bf16_numbers(*shape: int) -> np.ndarray:
+    """The same in BF16, which is an FP32 number's upper half, as uint16."""
+    return (_numbers(*shape).view(np.uint32) >> 16).astype(np.uint16)
+
+
 def _integers(dtype: Any, *shape: int) -> np.ndarray:
     """Integers of at most 100 in size, so that no sum of products leaves 32 bits."""
     low = -100 if np.issubdtype(dtype, np.signedinteger) else 0
@@ -230,6 +235,15 @@ def _onnxruntime(activation: Any, weight: Any, case: Case, threads: int) -> Call
     return lambda: session.run_with_iobinding(binding)
 
 
+def _tiles(case: Case, threads: int) -> Call:
+    """The farm's own kernel for AMX. Numbers are random, so their order in tiles does not matter."""
+    from tasks.native.tile_products import TileProduct
+
+    shape, bf16 = (case.rows, case.inner, case.columns), case.rate == "bf16"
+    make = _bf16_numbers if bf16 else functools.partial(_integers, np.int8)
+    return TileProduct(make(case.rows, case.inner), make(case.inner, case.columns), shape, threads, bf16=bf16)
+
+
 @functools.lru_cache(maxsize=1)
 def _allocated(size: int) -> np.ndarray:
     return _integers(np.int8, size)
@@ -287,6 +301,7 @@ KERNELS: Mapping[tuple[str, str, str], Prepare] = {
     ("bf16", "mkldnn.linear", "packed"): _mkldnn_linear,
     ("bf16", "torch.mm-fp32", "nn"): _in_fp32,
     ("bf16", "mkl.linear-fp32", "packed"): _in_fp32,
+    ("bf16", "amx.tiles", "packed"): _tiles,
     **{("int8", "torch._int_mm", layout): _torch_int_mm for layout in ("nn", "nt")},
     **{
         ("int8", f"onednn.qlinear-{output}", "packed"): functools.partial(_onednn_qlinear, output)
@@ -304,6 +319,7 @@ KERNELS: Mapping[tuple[str, str, str], Prepare] = {
             "u8u8": (np.uint8, np.uint8),
         }.items()
     },
+    ("int8", "amx.tiles", "packed"): _tiles,
     **{
         ("memory", f"torch.{reduction}-{dtype}", layout): functools.partial(_torch_read, reduction, dtype)
         for reduction, dtype, layout in READERS

@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "memory.hpp"
-#include "products.hpp"
 #include "sharing.hpp"
+#include "tiles.hpp"
 #include "vectors.hpp"
 
 namespace native {

@@ -4,22 +4,16 @@
 // column ahead of time. All threads work through the phases of a layer together, with a barrier after each: products
 // share out their columns, so that every thread reads a part of the weights once; the rest shares out rows.
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdint>
 #include <new>
 
 #include "encoder.hpp"
+#include "tiles.hpp"
 
 extern "C" {
 
 // 0, or what the kernel answered when this process asked for the use of tiles.
-int encoder_permission() {
-    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
-    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 ? 0 : errno;
-}
+int encoder_permission() { return native::request_tiles(); }
 
 // Null where there is no memory left. The weights stay the caller's, and must outlive the encoder.
 void* encoder_create(const native::Config* config, const char* weights, const int64_t* offsets) {

@@ -13,6 +13,7 @@
 #include "memory.hpp"
 #include "products.hpp"
 #include "sharing.hpp"
+#include "tiles.hpp"
 #include "vectors.hpp"
 #include "weights.hpp"
 
@@ -173,7 +174,7 @@ private:
     void project(Worker& worker, const Product& qkv, int64_t begin, int64_t columns, const Rows& rows, int64_t apart) {
         const int64_t h = c_.hidden, per_head = width() / PANEL;
         alignas(LINE) uint16_t staged[TILE_ROWS * PANEL];
-        multiply(worker, rows.quantized, rows.tiles(), h, qkv.panels + begin * h, columns / PANEL,
+        multiply<false>(worker, rows.quantized, rows.tiles(), h, qkv.panels + begin * h, columns / PANEL,
                  [&](int64_t row, int64_t number, const int32_t* sums) {
                      if (row >= rows.count) return;
                      const int64_t panel = begin / PANEL + number, kind = panel / (h / PANEL);
@@ -206,7 +207,7 @@ private:
     void add_product(Worker& worker, const Product& product, const int8_t* left, const float* scales, int64_t inner,
                      const Rows& rows) {
         const int64_t h = c_.hidden;
-        multiply(worker, left, rows.tiles(), inner, product.panels, h / PANEL,
+        multiply<false>(worker, left, rows.tiles(), inner, product.panels, h / PANEL,
                  [&](int64_t row, int64_t panel, const int32_t* sums) {
                      if (row >= rows.count) return;
                      __m512 low, high;
@@ -231,7 +232,7 @@ private:
         const int64_t padded = rows.tiles() * TILE_ROWS;
         float* largest = largest_.get() + worker.thread * batch_ * padded_ * 16;
         for (int64_t row = 0; row < rows.count; ++row) _mm512_store_ps(largest + row * 16, _mm512_set1_ps(LEAST_GELU));
-        multiply(worker, rows.quantized, rows.tiles(), c_.hidden, up.panels, c_.intermediate / PANEL,
+        multiply<false>(worker, rows.quantized, rows.tiles(), c_.hidden, up.panels, c_.intermediate / PANEL,
                  [&](int64_t row, int64_t panel, const int32_t* sums) {
                      if (row >= rows.count) return;
                      __m512 low, high;
@@ -276,7 +277,7 @@ private:
             gather_first(worker);
 #pragma omp barrier
         }
-        multiply(worker, first_quantized_.get(), first().tiles(), h, w_.head.panels, h / PANEL,
+        multiply<false>(worker, first_quantized_.get(), first().tiles(), h, w_.head.panels, h / PANEL,
                  [&](int64_t row, int64_t panel, const int32_t* sums) {
                      if (row >= batch_) return;
                      __m512 low, high;

@@ -1,8 +1,9 @@
-// Products of activations with weights, in int8 on tiles.
+// Products of activations with weights on tiles, in int8 or bf16.
 //
 // Left factors are stored as tiles: [rows / 16][inner / 64][16][64] bytes, where 64 consecutive numbers of a row are one
 // cache line. Right factors are stored as panels of 32 columns, two tiles of 16 for every 64 of the inner size:
-// [columns / 32][inner / 64][2][16][16][4] bytes, four consecutive inner indices together, as TDPBSSD wants them.
+// [columns / 32][inner / 64][2][16][16][4] bytes, four consecutive inner indices together, as TDPBSSD wants them. In bf16
+// a line has 32 numbers, and two are together. Inner sizes are in bytes, for it is the same work then.
 #pragma once
 
 #include <immintrin.h>
@@ -12,6 +13,7 @@
 
 #include "memory.hpp"
 #include "sharing.hpp"
+#include "tiles.hpp"
 
 namespace native {
 
@@ -19,25 +21,18 @@ namespace native {
 constexpr int64_t KEPT_BYTES = 400 << 10;
 
 // Blocks of left rows that a product takes at once, and how many parts that makes of all.
-inline int64_t steps_at_once(int64_t inner) { return std::max<int64_t>(1, KEPT_BYTES / (PANEL * inner)); }
-inline int64_t parts(int64_t rows, int64_t inner) { return rounded_up(rows, PANEL) / PANEL / steps_at_once(inner) + 1; }
-
-// The compilers' intrinsics do not say what memory tiles are loaded from: without this, stores could move behind them.
-inline void finish_stores() { asm volatile("" ::: "memory"); }
-
-inline void configure_tiles() {
-    struct alignas(LINE) {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t bytes[16] = {};
-        uint8_t rows[16] = {};
-    } config;
-    for (int tile = 0; tile < 8; ++tile) {
-        config.bytes[tile] = LINE;
-        config.rows[tile] = TILE_ROWS;
-    }
-    finish_stores();
-    _tile_loadconfig(&config);
+inline int64_t steps_at_once(int64_t inner_bytes) { return std::max<int64_t>(1, KEPT_BYTES / (PANEL * inner_bytes)); }
+inline int64_t parts(int64_t rows, int64_t inner_bytes) {
+    return rounded_up(rows, PANEL) / PANEL / steps_at_once(inner_bytes) + 1;
 }
+
+// One tile of sums, of registers of these numbers.
+#define MULTIPLY_TILES(sums, left, right) \
+    if constexpr (BF16) {                 \
+        _tile_dpbf16ps(sums, left, right); \
+    } else {                              \
+        _tile_dpbssd(sums, left, right);  \
+    }
 
 // A block's sums [rows][32] that wait to be finished, row by row.
 struct Block {
@@ -54,7 +49,7 @@ inline void finish_rows(Block& block, int count, const Finish& finish) {
 
 // One block of 32 (or, with `ROWS` 16, of 16) rows by a panel of 32 columns, into `sums`. The block before is finished
 // meanwhile: tiles and vectors are multiplied by different units, but no processor looks far enough ahead to see that.
-template <int ROWS, class Finish>
+template <bool BF16, int ROWS, class Finish>
 inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* panel, const int8_t* fetched, int64_t lines,
                            int32_t* sums, Block& before, const Finish& finish) {
     const int rows_a_step = static_cast<int>((before.rows + blocks - 1) / blocks);
@@ -72,11 +67,11 @@ inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* pan
             _mm_prefetch(left + (block + 2) * TILE_BYTES + line * LINE, _MM_HINT_T0);
             if (ROWS == PANEL) _mm_prefetch(below + (block + 2) * TILE_BYTES + line * LINE, _MM_HINT_T0);
         }
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
+        MULTIPLY_TILES(0, 4, 6)
+        MULTIPLY_TILES(1, 4, 7)
         if (ROWS == PANEL) {
-            _tile_dpbssd(2, 5, 6);
-            _tile_dpbssd(3, 5, 7);
+            MULTIPLY_TILES(2, 5, 6)
+            MULTIPLY_TILES(3, 5, 7)
         }
         for (int64_t line = 0; line < lines; ++line) _mm_prefetch(fetched + (block * lines + line) * LINE, _MM_HINT_T1);
         finish_rows(before, rows_a_step, finish);
@@ -91,12 +86,12 @@ inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* pan
 }
 
 // Multiply `tiles` tiles of rows with `count` panels; hand every row of 32 sums to `finish(row, panel, sums)`.
-template <class Finish>
-void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner, const int8_t* panels, int64_t count,
+template <bool BF16, class Finish>
+void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner_bytes, const int8_t* panels, int64_t count,
               const Finish& finish) {
     alignas(LINE) int32_t sums[2][PANEL * PANEL];
-    const int64_t blocks = inner / INNER, panel_bytes = blocks * 2 * TILE_BYTES, steps = (tiles + 1) / 2;
-    const int64_t at_once = steps_at_once(inner);
+    const int64_t blocks = inner_bytes / LINE, panel_bytes = blocks * 2 * TILE_BYTES, steps = (tiles + 1) / 2;
+    const int64_t at_once = steps_at_once(inner_bytes);
     Block before;
     int current = 0;
     finish_stores();
@@ -111,11 +106,15 @@ void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner, 
                 const int8_t* fetched = right + panel_bytes + step * blocks * lines * LINE;
                 const int8_t* rows = left + step * 2 * blocks * TILE_BYTES;
                 const bool whole = 2 * step + 1 < tiles;
-                const auto& block = whole ? multiply_block<PANEL, Finish> : multiply_block<TILE_ROWS, Finish>;
+                const auto& block = whole ? multiply_block<BF16, PANEL, Finish> : multiply_block<BF16, TILE_ROWS, Finish>;
                 block(rows, blocks, right, fetched, ahead ? lines : 0, sums[current], before, finish);
                 before = {step * PANEL, panel, whole ? PANEL : TILE_ROWS, 0, sums[current]};
                 current = 1 - current;
-                worker.counter.int8 += PANEL * (whole ? PANEL : TILE_ROWS) * inner;
+                const int64_t made = PANEL * (whole ? PANEL : TILE_ROWS) * inner_bytes;
+                if (BF16)
+                    worker.counter.bf16 += made / 2;
+                else
+                    worker.counter.int8 += made;
             }
         });
     }
