@@ -72,8 +72,13 @@ a layer left out is 50 % and more."""
 COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-def small_classifier(folder: Path, family: str, *, labels: int = 3, positions: int = 40, **changes: Any) -> ModelInfo:
-    """Save a random classifier that takes `positions` tokens into `folder`, with `changes` to its configuration."""
+def small_classifier(
+    folder: Path, family: str, *, labels: int = 3, positions: int = 40, noise: float = 0.3, **changes: Any
+) -> ModelInfo:
+    """Save a random classifier that takes `positions` tokens into `folder`, with `changes` to its configuration.
+
+    The wider its layers, the less `noise` its weights bear before attention hangs on a rounding.
+    """
     torch.manual_seed(0)
     table = positions + 2 if family in COUNT_FROM_PADDING else positions
     special = _special_tokens(family)
@@ -85,7 +90,7 @@ def small_classifier(folder: Path, family: str, *, labels: int = 3, positions: i
         **changes,
     }
     module = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **settings)).eval()
-    vary_weights(module).save_pretrained(folder)
+    vary_weights(module, noise).save_pretrained(folder)
     _tokenizer(special).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": special[PADDING[special]]}))
     return resolve_model(str(folder), SilentProgress())

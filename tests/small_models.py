@@ -52,11 +52,11 @@ def small_bert(seed: int = 0) -> BertModel:
     return vary_weights(BertModel(config).eval())
 
 
-def vary_weights(model: Model) -> Model:
+def vary_weights(model: Model, noise: float = 0.3) -> Model:
     """Add noise: fresh models have zero biases and unit norms, which would hide a mistake in handling them."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+            parameter.add_(torch.randn_like(parameter) * noise)
     return model
 
 

@@ -27,8 +27,8 @@ public:
         weights_.resize(threads * PANEL * padded);
     }
 
-    // 32 columns, the `part`-th of a head, of one row of queries, keys or values. Rows of a tile come one after another;
-    // `staged` keeps those that have come.
+    // 32 columns, the `part`-th of a head, of one row of queries, keys or values. Rows of a tile come one after
+    // another; `staged` keeps those that have come.
     void store_query(int64_t row, int64_t head, int64_t part, __m512i numbers) {
         const int64_t place = row % padded_;
         uint16_t* tile = queries_.get() + head_offset(row, head) + (place / TILE_ROWS * parts() + part) * TILE_NUMBERS;
@@ -59,8 +59,8 @@ public:
         _mm512_store_si512(tile + TILE_NUMBERS, _mm512_permutex2var_epi16(before, pairs(16), numbers));
     }
 
-    // 32 queries of a head, or the first alone, which are rows from `row` on; `mask` is to be added to the scores of each
-    // key, null where all count. What they see goes to `target`, rows `stride` floats apart.
+    // 32 queries of a head, or the first alone, which are rows from `row` on; `mask` is to be added to the scores of
+    // each key, null where all count. What they see goes to `target`, rows `stride` floats apart.
     void attend(Worker& worker, int64_t row, int64_t head, bool first_alone, const float* mask, float* target,
                 int64_t target_stride) {
         const int64_t tiles = first_alone ? 1 : 2, rows = first_alone ? 1 : PANEL, offset = head_offset(row, head);
@@ -98,7 +98,8 @@ private:
         finish_stores();
         for (int64_t key = 0; key < padded_; key += PANEL) {
             const uint16_t* right = keys + key * width_;
-            multiply(queries, right, right + parts() * TILE_NUMBERS, parts(), TILE_NUMBERS, tiles, scores + key, stride());
+            multiply(queries, right, right + parts() * TILE_NUMBERS, parts(), TILE_NUMBERS, tiles, scores + key,
+                     stride());
         }
     }
 
@@ -109,7 +110,8 @@ private:
         finish_stores();
         for (int64_t column = 0; column < columns; column += 2) {
             const uint16_t* right = values + column * TILE_NUMBERS;
-            multiply(weights, right, right + TILE_NUMBERS, padded_ / INNER_BF16, columns * TILE_NUMBERS, tiles, sums, PANEL);
+            multiply(weights, right, right + TILE_NUMBERS, padded_ / INNER_BF16, columns * TILE_NUMBERS, tiles, sums,
+                     PANEL);
             for (int64_t r = 0; r < rows; ++r) {
                 const __m512 scale = _mm512_set1_ps(inverses[r]);
                 float* seen = target + r * target_stride + column * 16;
@@ -120,8 +122,8 @@ private:
     }
 
     // One or two tiles of rows by two of columns, over `inner` tiles; a right factor's are `step` numbers apart.
-    static void multiply(const uint16_t* left, const uint16_t* first, const uint16_t* second, int64_t inner, int64_t step,
-                         int64_t tiles, float* sums, int64_t stride) {
+    static void multiply(const uint16_t* left, const uint16_t* first, const uint16_t* second, int64_t inner,
+                         int64_t step, int64_t tiles, float* sums, int64_t stride) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);

@@ -1,7 +1,7 @@
 // A BERT-like encoder with a classification head, for x86 CPUs with AMX: int8 products with weights, bf16 attention.
 //
-// Activations are quantized row by row in every call (symmetric, by the largest magnitude of the row), weights column by
-// column ahead of time. All threads work through the phases of a layer together, with a barrier after each: products
+// Activations are quantized row by row in every call (symmetric, by the largest magnitude of the row), weights column
+// by column ahead of time. All threads work through the phases of a layer together, with a barrier after each: products
 // share out their columns, so that every thread reads a part of the weights once; the rest shares out rows.
 
 #include <cstdint>

@@ -61,7 +61,7 @@ public:
         }
     }
 
-    int64_t multiply_adds(int64_t Counter::*kind) const {
+    int64_t multiply_adds(int64_t Counter::* kind) const {
         int64_t sum = 0;
         for (const Counter& counter : counters_) sum += counter.*kind;
         return sum;
@@ -175,20 +175,20 @@ private:
         const int64_t h = c_.hidden, per_head = width() / PANEL;
         alignas(LINE) uint16_t staged[TILE_ROWS * PANEL];
         multiply<false>(worker, rows.quantized, rows.tiles(), h, qkv.panels + begin * h, columns / PANEL,
-                 [&](int64_t row, int64_t number, const int32_t* sums) {
-                     if (row >= rows.count) return;
-                     const int64_t panel = begin / PANEL + number, kind = panel / (h / PANEL);
-                     const int64_t head = panel % (h / PANEL) / per_head, part = panel % per_head;
-                     const int64_t place = row * apart;
-                     __m512 low, high;
-                     qkv.dequantize(panel, rows.scales[place], sums, low, high);
-                     if (kind == 0)
-                         attention_.store_query(place, head, part, as_bf16(low, high));
-                     else if (kind == 1)
-                         attention_.store_key(place, head, part, as_bf16(low, high), staged);
-                     else
-                         attention_.store_value(place, head, part, as_bf16(low, high), staged);
-                 });
+                        [&](int64_t row, int64_t number, const int32_t* sums) {
+                            if (row >= rows.count) return;
+                            const int64_t panel = begin / PANEL + number, kind = panel / (h / PANEL);
+                            const int64_t head = panel % (h / PANEL) / per_head, part = panel % per_head;
+                            const int64_t place = row * apart;
+                            __m512 low, high;
+                            qkv.dequantize(panel, rows.scales[place], sums, low, high);
+                            if (kind == 0)
+                                attention_.store_query(place, head, part, as_bf16(low, high));
+                            else if (kind == 1)
+                                attention_.store_key(place, head, part, as_bf16(low, high), staged);
+                            else
+                                attention_.store_value(place, head, part, as_bf16(low, high), staged);
+                        });
     }
 
     // What every query sees, [rows, hidden]; of the first tokens alone [batch, hidden].
@@ -208,14 +208,14 @@ private:
                      const Rows& rows) {
         const int64_t h = c_.hidden;
         multiply<false>(worker, left, rows.tiles(), inner, product.panels, h / PANEL,
-                 [&](int64_t row, int64_t panel, const int32_t* sums) {
-                     if (row >= rows.count) return;
-                     __m512 low, high;
-                     product.dequantize(panel, scales[row], sums, low, high);
-                     float* state = rows.states + row * h + panel * PANEL;
-                     _mm512_store_ps(state, _mm512_add_ps(low, _mm512_load_ps(state)));
-                     _mm512_store_ps(state + 16, _mm512_add_ps(high, _mm512_load_ps(state + 16)));
-                 });
+                        [&](int64_t row, int64_t panel, const int32_t* sums) {
+                            if (row >= rows.count) return;
+                            __m512 low, high;
+                            product.dequantize(panel, scales[row], sums, low, high);
+                            float* state = rows.states + row * h + panel * PANEL;
+                            _mm512_store_ps(state, _mm512_add_ps(low, _mm512_load_ps(state)));
+                            _mm512_store_ps(state + 16, _mm512_add_ps(high, _mm512_load_ps(state + 16)));
+                        });
     }
 
     void renormalize(Worker& worker, const Norm& norm, const Rows& rows) {
@@ -233,15 +233,15 @@ private:
         float* largest = largest_.get() + worker.thread * batch_ * padded_ * 16;
         for (int64_t row = 0; row < rows.count; ++row) _mm512_store_ps(largest + row * 16, _mm512_set1_ps(LEAST_GELU));
         multiply<false>(worker, rows.quantized, rows.tiles(), c_.hidden, up.panels, c_.intermediate / PANEL,
-                 [&](int64_t row, int64_t panel, const int32_t* sums) {
-                     if (row >= rows.count) return;
-                     __m512 low, high;
-                     up.dequantize(panel, rows.scales[row], sums, low, high);
-                     low = gelu_ps(low), high = gelu_ps(high);
-                     float* seen = largest + row * 16;
-                     _mm512_store_ps(seen, _mm512_max_ps(_mm512_load_ps(seen), _mm512_max_ps(low, high)));
-                     _mm512_store_si512(between_.get() + (panel * padded + row) * PANEL, as_bf16(low, high));
-                 });
+                        [&](int64_t row, int64_t panel, const int32_t* sums) {
+                            if (row >= rows.count) return;
+                            __m512 low, high;
+                            up.dequantize(panel, rows.scales[row], sums, low, high);
+                            low = gelu_ps(low), high = gelu_ps(high);
+                            float* seen = largest + row * 16;
+                            _mm512_store_ps(seen, _mm512_max_ps(_mm512_load_ps(seen), _mm512_max_ps(low, high)));
+                            _mm512_store_si512(between_.get() + (panel * padded + row) * PANEL, as_bf16(low, high));
+                        });
     }
 
     // Columns are shared out as they were to make them, so that most are still in the core's own cache.
@@ -278,14 +278,14 @@ private:
 #pragma omp barrier
         }
         multiply<false>(worker, first_quantized_.get(), first().tiles(), h, w_.head.panels, h / PANEL,
-                 [&](int64_t row, int64_t panel, const int32_t* sums) {
-                     if (row >= batch_) return;
-                     __m512 low, high;
-                     w_.head.dequantize(panel, scales_.get()[row * apart], sums, low, high);
-                     float* features = features_.get() + row * h + panel * PANEL;
-                     _mm512_store_ps(features, low);
-                     _mm512_store_ps(features + 16, high);
-                 });
+                        [&](int64_t row, int64_t panel, const int32_t* sums) {
+                            if (row >= batch_) return;
+                            __m512 low, high;
+                            w_.head.dequantize(panel, scales_.get()[row * apart], sums, low, high);
+                            float* features = features_.get() + row * h + panel * PANEL;
+                            _mm512_store_ps(features, low);
+                            _mm512_store_ps(features + 16, high);
+                        });
 #pragma omp barrier
         worker.share_out(batch_, [&](int64_t sequence) {
             float* features = features_.get() + sequence * h;

@@ -20,7 +20,11 @@ namespace native {
 class TileProduct {
 public:
     TileProduct(int64_t rows, int64_t inner_bytes, int64_t columns, int64_t threads, bool bf16)
-        : tiles_(rows / TILE_ROWS), inner_bytes_(inner_bytes), panels_(columns / PANEL), threads_(threads), bf16_(bf16) {
+        : tiles_(rows / TILE_ROWS),
+          inner_bytes_(inner_bytes),
+          panels_(columns / PANEL),
+          threads_(threads),
+          bf16_(bf16) {
         results_.resize(rows * columns * 2);
         counters_.resize(threads);
     }
@@ -37,10 +41,13 @@ public:
         }
     }
 
+    // [panels][rows][64] bytes: 32 results, which in int8 fill the first half.
+    const int8_t* results() const { return results_.get(); }
+
 private:
     template <bool BF16>
     void multiply_as(Worker& worker, const int8_t* left, const int8_t* right) {
-        multiply<BF16>(worker, left, tiles_, inner_bytes_, right, panels_, [&](int64_t row, int64_t panel, const int32_t* sums) {
+        const auto finish = [&](int64_t row, int64_t panel, const int32_t* sums) {
             int8_t* target = results_.get() + (panel * tiles_ * TILE_ROWS + row) * LINE;
             const __m512i low = _mm512_load_si512(sums), high = _mm512_load_si512(sums + 16);
             if (BF16) {
@@ -49,7 +56,8 @@ private:
                 _mm_store_si128(reinterpret_cast<__m128i*>(target), _mm512_cvtsepi32_epi8(low));
                 _mm_store_si128(reinterpret_cast<__m128i*>(target + 16), _mm512_cvtsepi32_epi8(high));
             }
-        });
+        };
+        multiply<BF16>(worker, left, tiles_, inner_bytes_, right, panels_, finish);
     }
 
     int64_t tiles_, inner_bytes_, panels_, threads_;
@@ -74,9 +82,11 @@ void* product_create(int64_t rows, int64_t inner_bytes, int64_t columns, int64_t
     }
 }
 
-void product_run(void* product, const void* left, const void* right) {
-    static_cast<native::TileProduct*>(product)->run(static_cast<const int8_t*>(left), static_cast<const int8_t*>(right));
+void product_run(void* product, const int8_t* left, const int8_t* right) {
+    static_cast<native::TileProduct*>(product)->run(left, right);
 }
+
+const void* product_results(const void* product) { return static_cast<const native::TileProduct*>(product)->results(); }
 
 void product_destroy(void* product) { delete static_cast<native::TileProduct*>(product); }
 

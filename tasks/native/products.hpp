@@ -1,9 +1,9 @@
 // Products of activations with weights on tiles, in int8 or bf16.
 //
-// Left factors are stored as tiles: [rows / 16][inner / 64][16][64] bytes, where 64 consecutive numbers of a row are one
-// cache line. Right factors are stored as panels of 32 columns, two tiles of 16 for every 64 of the inner size:
-// [columns / 32][inner / 64][2][16][16][4] bytes, four consecutive inner indices together, as TDPBSSD wants them. In bf16
-// a line has 32 numbers, and two are together. Inner sizes are in bytes, for it is the same work then.
+// Left factors are stored as tiles: [rows / 16][inner / 64][16][64] bytes, where 64 consecutive numbers of a row are
+// one cache line. Right factors are stored as panels of 32 columns, two tiles of 16 for every 64 of the inner size:
+// [columns / 32][inner / 64][2][16][16][4] bytes, four consecutive inner indices together, as TDPBSSD wants them. In
+// bf16 a line has 32 numbers, and two are together. Inner sizes are in bytes, for it is the same work then.
 #pragma once
 
 #include <immintrin.h>
@@ -27,11 +27,11 @@ inline int64_t parts(int64_t rows, int64_t inner_bytes) {
 }
 
 // One tile of sums, of registers of these numbers.
-#define MULTIPLY_TILES(sums, left, right) \
-    if constexpr (BF16) {                 \
+#define MULTIPLY_TILES(sums, left, right)  \
+    if constexpr (BF16) {                  \
         _tile_dpbf16ps(sums, left, right); \
-    } else {                              \
-        _tile_dpbssd(sums, left, right);  \
+    } else {                               \
+        _tile_dpbssd(sums, left, right);   \
     }
 
 // A block's sums [rows][32] that wait to be finished, row by row.
@@ -50,8 +50,8 @@ inline void finish_rows(Block& block, int count, const Finish& finish) {
 // One block of 32 (or, with `ROWS` 16, of 16) rows by a panel of 32 columns, into `sums`. The block before is finished
 // meanwhile: tiles and vectors are multiplied by different units, but no processor looks far enough ahead to see that.
 template <bool BF16, int ROWS, class Finish>
-inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* panel, const int8_t* fetched, int64_t lines,
-                           int32_t* sums, Block& before, const Finish& finish) {
+inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* panel, const int8_t* fetched,
+                           int64_t lines, int32_t* sums, Block& before, const Finish& finish) {
     const int rows_a_step = static_cast<int>((before.rows + blocks - 1) / blocks);
     const int8_t* below = left + blocks * TILE_BYTES;
     _tile_zero(0);
@@ -63,6 +63,8 @@ inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* pan
         if (ROWS == PANEL) _tile_loadd(5, below + block * TILE_BYTES, LINE);
         _tile_loadd(6, panel + block * 2 * TILE_BYTES, LINE);
         _tile_loadd(7, panel + block * 2 * TILE_BYTES + TILE_BYTES, LINE);
+        // Where somebody else uses the other half of the core, loading tiles and multiplying them hardly overlap: with
+        // the lines at hand, a product takes 15 % less there (4 % more where the core is ours).
         for (int line = 0; line < TILE_ROWS; ++line) {
             _mm_prefetch(left + (block + 2) * TILE_BYTES + line * LINE, _MM_HINT_T0);
             if (ROWS == PANEL) _mm_prefetch(below + (block + 2) * TILE_BYTES + line * LINE, _MM_HINT_T0);
@@ -87,8 +89,8 @@ inline void multiply_block(const int8_t* left, int64_t blocks, const int8_t* pan
 
 // Multiply `tiles` tiles of rows with `count` panels; hand every row of 32 sums to `finish(row, panel, sums)`.
 template <bool BF16, class Finish>
-void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner_bytes, const int8_t* panels, int64_t count,
-              const Finish& finish) {
+void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner_bytes, const int8_t* panels,
+              int64_t count, const Finish& finish) {
     alignas(LINE) int32_t sums[2][PANEL * PANEL];
     const int64_t blocks = inner_bytes / LINE, panel_bytes = blocks * 2 * TILE_BYTES, steps = (tiles + 1) / 2;
     const int64_t at_once = steps_at_once(inner_bytes);
@@ -106,7 +108,8 @@ void multiply(Worker& worker, const int8_t* left, int64_t tiles, int64_t inner_b
                 const int8_t* fetched = right + panel_bytes + step * blocks * lines * LINE;
                 const int8_t* rows = left + step * 2 * blocks * TILE_BYTES;
                 const bool whole = 2 * step + 1 < tiles;
-                const auto& block = whole ? multiply_block<BF16, PANEL, Finish> : multiply_block<BF16, TILE_ROWS, Finish>;
+                const auto& block =
+                    whole ? multiply_block<BF16, PANEL, Finish> : multiply_block<BF16, TILE_ROWS, Finish>;
                 block(rows, blocks, right, fetched, ahead ? lines : 0, sums[current], before, finish);
                 before = {step * PANEL, panel, whole ? PANEL : TILE_ROWS, 0, sums[current]};
                 current = 1 - current;

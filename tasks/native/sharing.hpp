@@ -60,7 +60,8 @@ struct Worker {
     template <class Work>
     void share_out(int64_t count, const Work& work) {
         for (int64_t turn = 0; turn < threads; ++turn)
-            for (int64_t item; (item = shares.take(phase, count, (thread + turn) % threads, turn > 0)) >= 0;) work(item);
+            for (int64_t item; (item = shares.take(phase, count, (thread + turn) % threads, turn > 0)) >= 0;)
+                work(item);
         ++phase;
     }
 };

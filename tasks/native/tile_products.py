@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tasks.deployed.native_encoder import SPIN_COUNT
 from tasks.instruction_sets import cpu_flags
 from tasks.native.building import INSTRUCTION_SETS, cached_library
+from tasks.native.weights import LINE, PANEL
 
 SOURCE = "product.cpp"
 
@@ -28,7 +29,7 @@ class TileProduct:
     def __init__(
         self, left: npt.NDArray[Any], right: npt.NDArray[Any], shape: tuple[int, int, int], threads: int, *, bf16: bool
     ) -> None:
-        rows, inner, columns = shape
+        rows, inner, columns = self._shape = shape
         self._library = open_products()
         self._left, self._right = _aligned(left), _aligned(right)
         self._product = self._library.product_create(rows, inner * (2 if bf16 else 1), columns, threads, bf16)
@@ -39,6 +40,13 @@ class TileProduct:
     def __call__(self) -> None:
         """Multiply once."""
         self._library.product_run(self._product, self._left.ctypes.data, self._right.ctypes.data)
+
+    def results(self) -> npt.NDArray[np.int8]:
+        """What the last call gave, the sums of int8 cut to the range of bytes: `[rows, columns]`."""
+        rows, _, columns = self._shape
+        pointer = ctypes.cast(self._library.product_results(self._product), ctypes.POINTER(ctypes.c_int8))
+        panels = np.ctypeslib.as_array(pointer, (columns // PANEL, rows, LINE))
+        return panels[:, :, :PANEL].transpose(1, 0, 2).reshape(rows, columns)
 
 
 def build() -> None:
@@ -61,6 +69,8 @@ def open_products() -> Any:
     library.product_create.restype = pointer
     library.product_create.argtypes = [number, number, number, number, ctypes.c_int]
     library.product_run.argtypes = [pointer, pointer, pointer]
+    library.product_results.restype = pointer
+    library.product_results.argtypes = [pointer]
     library.product_destroy.argtypes = [pointer]
     refused = library.product_permission()
     if refused:

@@ -17,8 +17,8 @@ struct Norm {
     const float* bias;
 };
 
-// 2^x for x <= 0. The cubic is the minimax polynomial of 2^f on [-1/2, 1/2]: relative error at most 7.5e-5, a fiftieth of
-// what bf16 keeps.
+// 2^x for x <= 0. The cubic is the minimax polynomial of 2^f on [-1/2, 1/2]: relative error at most 7.5e-5, a fiftieth
+// of what bf16 keeps.
 inline __m512 exp2_ps(__m512 x) {
     const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const __m512 f = _mm512_sub_ps(x, whole);
@@ -100,8 +100,10 @@ inline void transpose(__m512i r[16]) {
         t[i + 3] = _mm512_unpackhi_epi64(b, d);
     }
     for (int i = 0; i < 4; ++i) {
-        const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88), b = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
-        const __m512i c = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd), d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+        const __m512i a = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88),
+                      b = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd),
+                      d = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
         r[i] = _mm512_shuffle_i32x4(a, b, 0x88);
         r[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
         r[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);

@@ -1,0 +1,246 @@
+"""The farm's kernels for AMX compute what the baseline computes, prove it, and refuse what they cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import MACHINE
+from small_families import SETTINGS, prepared, small_classifier, some_inputs
+
+from farm.errors import MethodUnsupportedError, ProofFailedError
+from farm.records import ModelInfo, Workload
+from tasks import amx
+from tasks.compilers import needs_compiler
+from tasks.deployed.native_encoder import NativeEncoder
+from tasks.instruction_sets import cpu_flags
+from tasks.kernels import Case, kernels_of, prepare
+from tasks.method import find_method
+from tasks.native.building import INSTRUCTION_SETS, compile_library, tile_products
+from tasks.native.tile_products import TileProduct
+from tasks.native.weights import FAMILIES, INNER, LARGEST, PANEL, as_panels, quantize_rows
+
+METHODS = ("amx-int8", "amx-int8-pruned")
+WIDE = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 2}
+WIDE_DISTILBERT = {"dim": 128, "hidden_dim": 192, "n_heads": 2}
+
+LARGEST_ERROR = 0.1
+"""Of the norm of the logits: these random models lose up to 5 % to int8."""
+
+
+def _able() -> str:
+    """Why the kernels cannot run here; empty where they can."""
+    missing = sorted(INSTRUCTION_SETS - cpu_flags())
+    if missing:
+        return f"this CPU lacks {', '.join(missing)}"
+    try:
+        needs_compiler("amx-int8")
+    except MethodUnsupportedError as error:
+        return str(error)
+    return ""
+
+
+needs_amx = pytest.mark.skipif(bool(_able()), reason=_able())
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels, compiled once."""
+    target = tmp_path_factory.mktemp("kernels") / "encoder.so"
+    compile_library(amx.SOURCE, target)
+    return target
+
+
+@pytest.fixture
+def compiled(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparing copies what was compiled once, which takes seconds."""
+    monkeypatch.setattr(amx, "compile_library", lambda _source, target: target.write_bytes(library.read_bytes()))
+
+
+def _classifier(folder: Path, family: str, **changes: Any) -> ModelInfo:
+    wide = WIDE_DISTILBERT if family == "distilbert" else WIDE
+    return small_classifier(folder / "model", family, positions=130, noise=0.1, **{**wide, **changes})
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("method_id", METHODS)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_family_gets_the_baselines_logits_at_every_length(family: str, method_id: str, tmp_path: Path) -> None:
+    model = _classifier(tmp_path, family)
+    baseline, call = (prepared(each, model, 130, tmp_path) for each in ("pytorch-fp32", method_id))
+    for length in (7, 32, 130):
+        inputs = some_inputs(model, length)
+        expected = baseline(inputs)["logits"].copy()
+        assert _error(call(inputs)["logits"], expected) < LARGEST_ERROR
+        assert _error(expected[::-1], expected) > 2 * LARGEST_ERROR
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+def test_padding_changes_no_logits(tmp_path: Path) -> None:
+    model = _classifier(tmp_path, "roberta")
+    call = prepared("amx-int8", model, 100, tmp_path)
+    inputs = some_inputs(model, 40, batch_size=1)
+    bare = {name: array[:, :20] for name, array in inputs.items()} | {"attention_mask": np.ones((1, 20), np.int64)}
+    padded = {name: np.pad(array, ((0, 0), (0, 80))) for name, array in bare.items()}
+    padded["input_ids"][:, 20:] = 1
+    np.testing.assert_allclose(call(padded)["logits"], call(bare)["logits"], atol=0.02)
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+def test_logits_depend_neither_on_threads_nor_on_the_rest_of_the_batch(tmp_path: Path) -> None:
+    model = _classifier(tmp_path, "bert")
+    prepared("amx-int8", model, 32, tmp_path)
+    inputs = some_inputs(model, 100, batch_size=5)
+    answers = [NativeEncoder(tmp_path / "amx-int8", threads, pruned=False)(inputs) for threads in (1, 2, 3)]
+    assert all(np.array_equal(each, answers[0]) for each in answers)
+    alone = NativeEncoder(tmp_path / "amx-int8", 2, pruned=False)({name: array[:1] for name, array in inputs.items()})
+    assert np.array_equal(alone, answers[0][:1])
+
+
+# Proof
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("method_id", METHODS)
+def test_the_proof_counts_what_each_instruction_multiplied(method_id: str, tmp_path: Path) -> None:
+    proof = prepared(method_id, _classifier(tmp_path, "distilbert"), 64, tmp_path).proof()
+    assert proof["openmp_threads"] == 2
+    assert min(proof["multiply_adds"].values()) > 0
+    assert min(proof["instructions_in_library"].values()) > 0
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+def test_a_model_that_is_not_pruned_fails_the_proof_of_one_that_is(tmp_path: Path) -> None:
+    call: Any = prepared("amx-int8-pruned", _classifier(tmp_path, "distilbert"), 64, tmp_path)
+    call._encoder = NativeEncoder(tmp_path / "amx-int8-pruned", 2, pruned=False)
+    with pytest.raises(ProofFailedError, match="with the last layer for the first token alone"):
+        call.proof()
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+def test_other_threads_than_asked_for_fail_the_proof(tmp_path: Path) -> None:
+    call: Any = prepared("amx-int8", _classifier(tmp_path, "distilbert"), 64, tmp_path)
+    call._encoder = NativeEncoder(tmp_path / "amx-int8", 1, pruned=False)
+    with pytest.raises(ProofFailedError, match="ran on 1 threads, not 2"):
+        call.proof()
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled")
+def test_a_library_without_the_instruction_fails_the_proof(tmp_path: Path) -> None:
+    call = prepared("amx-int8", _classifier(tmp_path, "distilbert"), 64, tmp_path)
+    path = tmp_path / "amx-int8" / "encoder.so"
+    without = path.read_bytes().replace(b"\x5e", b"\x5f")  # the byte that makes the instruction what it is
+    path.unlink()  # what is loaded stays as it was
+    path.write_bytes(without)
+    assert tile_products(path)["tdpbssd"] == 0
+    with pytest.raises(ProofFailedError, match="by tdpbssd"):
+        call.proof()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("method_id", METHODS)
+def test_a_cpu_without_amx_is_unsupported(method_id: str) -> None:
+    with pytest.raises(MethodUnsupportedError, match="instruction sets amx_bf16, amx_int8"):
+        find_method(method_id).check_supported(replace(MACHINE, instruction_sets=("avx2", "avx512f")), "cpu")
+
+
+@pytest.mark.parametrize("family", sorted(set(SETTINGS) - set(FAMILIES)))
+def test_another_kind_of_layer_is_unsupported(family: str, tmp_path: Path) -> None:
+    with pytest.raises(MethodUnsupportedError, match=f"computes .*distilbert.*, not {family}"):
+        find_method("amx-int8").check_model(small_classifier(tmp_path, family))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dim": 96, "hidden_dim": 192, "n_heads": 3}, "multiples of 64 and heads of multiples of 32"),
+        ({"dim": 64, "hidden_dim": 128, "n_heads": 4}, "are 64, 128 and 16 wide"),
+        ({**WIDE_DISTILBERT, "activation": "relu"}, "compute GELU; .* has relu"),
+    ],
+)
+def test_sizes_and_activations_that_the_kernels_lack_are_unsupported(
+    changes: Mapping[str, Any], said: str, tmp_path: Path
+) -> None:
+    model = small_classifier(tmp_path / "model", "distilbert", **changes)
+    with pytest.raises(MethodUnsupportedError, match=said):
+        find_method("amx-int8").prepare(model, Workload("cpu", 2, 1, 32), tmp_path)
+
+
+def test_a_compiler_that_cannot_is_named_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old-g++"
+    old.write_text("#!/bin/sh\necho \"g++: error: unrecognized option '-mamx-tile'\" >&2\nexit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("CXX", str(old))
+    with pytest.raises(MethodUnsupportedError, match=r"old-g\+\+ cannot compile .*unrecognized option '-mamx-tile'"):
+        compile_library(amx.SOURCE, tmp_path / "encoder.so")
+
+
+# Weights
+
+
+def test_a_panel_holds_32_columns_with_four_inner_indices_together() -> None:
+    weight = np.random.default_rng(0).integers(-LARGEST, LARGEST + 1, (2 * PANEL, 3 * INNER), np.int8)
+    panels = as_panels(weight)
+    assert panels.shape == (2, 3, 2, 16, 16, 4)
+    for column, inner in ((0, 0), (17, 70), (40, 191)):
+        panel, within, block = column // PANEL, column % PANEL, inner // INNER
+        place = (panel, block, within // 16, inner % INNER // 4, within % 16, inner % 4)
+        assert panels[place] == weight[column, inner]
+
+
+def test_rows_are_quantized_by_their_largest_magnitude() -> None:
+    weight = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    weight[3] = 0
+    quantized, scales = quantize_rows(weight)
+    assert np.abs(quantized).max(axis=1).tolist() == [LARGEST, LARGEST, LARGEST, 0, LARGEST]
+    assert (np.abs(quantized * scales[:, None] - weight) <= scales[:, None] / 2 + 1e-7).all()
+
+
+# Ceilings
+
+
+@needs_amx
+@pytest.mark.usefixtures("empty_cache")
+def test_the_product_that_ceilings_are_searched_with_is_right() -> None:
+    rows, inner, columns = shape = (48, 192, 64)
+    random = np.random.default_rng(0)
+    left, weight = (random.integers(-3, 4, (each, inner), np.int8) for each in (rows, columns))
+    tiles = left.reshape(rows // 16, 16, inner // INNER, INNER).transpose(0, 2, 1, 3)
+    product = TileProduct(tiles, as_panels(weight), shape, 2, bf16=False)
+    product()
+    assert np.array_equal(product.results(), np.clip(left.astype(int) @ weight.T.astype(int), -128, 127))
+
+
+@needs_amx
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize("rate", ["int8", "bf16"])
+def test_tiles_are_among_the_kernels_that_ceilings_are_searched_with(rate: str) -> None:
+    assert ("amx.tiles", "packed") in kernels_of(rate)
+    call: Any = prepare(Case(rate, "amx.tiles", 128, 192, 64, "packed"), 2)
+    call()
+    assert call.results().any()
