@@ -18,6 +18,11 @@ from farm.tables import Block, Entry, MethodRow, SpeedupTable
 TEXT_WIDTH = 100
 _NAME_WIDTH = 21
 _LENGTH_WIDTH = 19
+_VERDICT_WIDTH = 9
+"""At least: its words go on below themselves."""
+
+_BETWEEN = 2
+"""Blanks between columns."""
 
 TOGETHER = 6
 """As many columns of methods stand in one table; of more, the costs have a table of their own."""
@@ -39,7 +44,8 @@ def to_rich(table: SpeedupTable, width: int = TEXT_WIDTH, wanted: Chosen | None 
             parts += ["", _lengths_table(block, shown, columns.at_lengths)]
         parts.append("")
         for group in column_groups(block, columns):
-            parts += [_methods_table(block, group), ""]
+            for fitting in _fitting(block, group, width):
+                parts += [_methods_table(block, fitting), ""]
         parts += map(Text, lines(block))
     return Group(*parts, "", *map(Text, table.footer))
 
@@ -115,6 +121,30 @@ def _entry_text(row: MethodRow, entry: Entry, wanted: Sequence[str]) -> Text:
     return text
 
 
+def _fitting(block: Block, group: Mapping[Column, list[str]], width: int) -> list[dict[Column, list[str]]]:
+    """The group's columns in as many tables as it takes for each to fit `width`: Rich would break figures, and leave
+    whole columns out."""
+    beside = max(len(line) for row in block.rows for line in _broken(row.name).split("\n"))
+    tables: list[dict[Column, list[str]]] = [{}]
+    used = beside
+    for column, texts in group.items():
+        needed = _BETWEEN + (_VERDICT_WIDTH if column.name == "verdict" else _widest([_heading(column), *texts]))
+        if tables[-1] and used + needed > width:
+            tables.append({})
+            used = beside
+        tables[-1][column] = texts
+        used += needed
+    return tables
+
+
+def _widest(texts: Sequence[str]) -> int:
+    return max(len(line) for text in texts for line in text.split("\n"))
+
+
+def _heading(column: Column) -> str:
+    return column.narrow or column.heading
+
+
 def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Table:
     """One row per method."""
     table = Table(box=_RULED, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -127,7 +157,7 @@ def _methods_table(block: Block, columns: Mapping[Column, Sequence[str]]) -> Tab
         justify: JustifyMethod = "left" if column.left else "right"
         # Where a table is too wide it is the verdict that goes on below itself: it is words.
         wraps = column.name == "verdict" or not has_verdict
-        table.add_column(column.narrow or column.heading, overflow="fold", justify=justify, no_wrap=not wraps)
+        table.add_column(_heading(column), overflow="fold", justify=justify, no_wrap=not wraps)
     for place, row in enumerate(block.rows):
         cells = {column.name: Text(texts[place]) for column, texts in columns.items()}
         if "verdict" in cells:

@@ -16,8 +16,9 @@ import pytest
 from several_runs import run_name, store_of
 
 from farm.cli.commands import run_app
-from farm.columns import AT_LENGTHS, COLUMNS
+from farm.columns import AT_LENGTHS, COLUMNS, chosen
 from farm.documents import _latex, _latex_notes, to_latex
+from farm.rendering import to_text
 from farm.results import Results
 from farm.tables import SpeedupTable
 
@@ -147,6 +148,19 @@ def test_all_columns_at_once_fit_a_hundred_characters(results: Path, capsys: pyt
     out = printed(capsys, "table", str(results), "--columns", ",".join([*AT_LENGTHS, *COLUMNS]))
     assert max(map(len, out.splitlines())) <= 100
     assert "verdict" in out
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_no_column_is_lost_and_no_figure_broken_where_a_table_is_too_wide(results: Path, width: int) -> None:
+    table = Results(str(results)).speedup_table()
+    wanted = chosen(",".join(COLUMNS))
+    out = to_text(table, width, wanted)
+    assert max(map(len, out.splitlines())) <= max(width, *map(len, table.footer))
+    words = set(out.split())
+    for column in wanted.once:
+        assert set((column.narrow or column.heading).split()) <= words, column.name
+        for row in table.blocks[0].rows:
+            assert set(column.text(row).split()) <= words, (column.name, row.name)
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are(
