@@ -25,7 +25,7 @@ BUILT_IN = "demo"
 MOST_BYTES = 96 * 2**20
 """What may travel along: Ray's dashboard takes 100 MiB at once, code included; packing hardly makes weights smaller."""
 
-_CODE = ("*.py", "*.yaml", "py.typed")
+_CODE = ("*.py", "*.yaml", "py.typed", "*.cpp", "*.hpp", "*.html", "*.css", "*.js")
 
 
 @contextmanager

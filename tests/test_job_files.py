@@ -38,6 +38,15 @@ def test_the_code_that_runs_there_is_the_code_that_runs_here() -> None:
     assert not folder.exists()
 
 
+def test_all_files_of_the_code_travel() -> None:
+    here = Path(__file__).parents[1]
+    packages = [path for name in ("farm", "tasks") for path in (here / name).rglob("*")]
+    kept = {str(path.relative_to(here)) for path in packages if path.is_file() and "__pycache__" not in path.parts}
+    with staged(suite_with()) as folder:
+        sent = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert kept - sent <= {"tasks/native/.clang-format"}
+
+
 def test_files_that_the_suite_names_travel_and_are_found_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model" / "config.json").write_text("{}")
