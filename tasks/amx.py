@@ -48,7 +48,9 @@ class EncoderCallable:
         if threads != self._workload.threads:
             raise ProofFailedError(f"the kernels ran on {threads} threads, not {self._workload.threads}")
         for name, expected in self._expected_work().items():
-            if not held[name] or made[name] not in expected:
+            if not held[name]:
+                raise ProofFailedError(f"the library does not hold the instruction {name}")
+            if made[name] not in expected:
                 raise ProofFailedError(
                     f"{made[name]} multiply-adds by {name}; this model takes {expected.start}"
                     f"{' with the last layer for the first token alone' if self._pruned else ''}"
@@ -116,7 +118,9 @@ class AmxInt8(Method):
         with step("quantize"):
             packed = pack(module, model)
             (folder / WEIGHTS).write_bytes(packed.data)
-            (folder / SETTINGS).write_text(json.dumps({"sizes": packed.sizes, "offsets": packed.offsets}))
+            (folder / SETTINGS).write_text(
+                json.dumps({"sizes": packed.sizes, "offsets": packed.offsets, "limits": packed.limits})
+            )
         with step("compile"):
             compile_library(SOURCE, folder / LIBRARY)
 

@@ -71,7 +71,7 @@ def _assert_proven(method_id: str, model: ModelInfo, folder: Path) -> Mapping[st
 def test_pruning_is_refused_while_planning_where_the_head_reads_all_tokens(tmp_path: Path) -> None:
     mean = small_classifier(tmp_path / "mean", "modernbert", classifier_pooling="mean")
     first = small_classifier(tmp_path / "first", "modernbert")
-    pruning = [name for name in BUILT_IN if find_method(name).prunes_last_layer]
+    pruning = [name for name in BUILT_IN if find_method(name).prunes_last_layer and not name.startswith("amx-")]
     assert pruning
     for name in pruning:
         find_method(name).check_model(first)

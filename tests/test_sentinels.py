@@ -24,7 +24,8 @@ SMALL = {
     "int8": Case("int8", "torch._int_mm", 32, 16, 24, "nt"),
     "memory": Case("memory", "torch.sum-int64", 4, 2, 4096, "rows"),
 }
-FLOATS = [key for key in KERNELS if key[0] in {"fp32", "bf16"} and not key[1].startswith("onnxruntime")]
+OWN_LAYOUTS = ("onnxruntime", "amx")
+FLOATS = [key for key in KERNELS if key[0] in {"fp32", "bf16"} and not key[1].startswith(OWN_LAYOUTS)]
 
 
 @pytest.fixture(autouse=True)

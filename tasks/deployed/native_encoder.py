@@ -1,4 +1,7 @@
-"""Open the compiled encoder with its weights; it needs NumPy, an x86 CPU with AMX, and Linux 5.16 or newer."""
+"""Open the compiled encoder with its weights.
+
+It needs NumPy, the system's libgomp and libstdc++, an x86 CPU with AMX, and Linux 5.16 or newer.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import ctypes
 import json
 import mmap
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+HUGE_PAGE = 2 << 20
 
 LIBRARY, WEIGHTS, SETTINGS = "encoder.so", "weights.bin", "encoder.json"
 
@@ -35,7 +41,8 @@ class NativeEncoder:
 
     def __init__(self, folder: Path, threads: int, *, pruned: bool) -> None:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        self._labels = settings["sizes"]["labels"]
+        self._labels, self._limits = settings["sizes"]["labels"], settings["limits"]
+        self._calling = threading.Lock()
         self._library = _open(folder / LIBRARY)
         self._weights = _in_memory(folder / WEIGHTS)
         config = Config(**settings["sizes"], pruned=pruned, threads=threads)
@@ -47,18 +54,35 @@ class NativeEncoder:
         weakref.finalize(self, self._library.encoder_destroy, self._encoder)
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
-        """Logits float32 `[batch, labels]` of arrays `[batch, length]`; token types are all 0 where there are none."""
+        """Logits float32 `[batch, labels]` of arrays `[batch, length]`; token types are all 0 where there are none.
+
+        Calls of several threads take turns. Raises ValueError for what the model has no tables for.
+        """
         arrays = {name: np.ascontiguousarray(array, np.int64) for name, array in inputs.items()}
+        self._check(arrays)
         batch, length = arrays["input_ids"].shape
         logits = np.empty((batch, self._labels), np.float32)
         ids, mask = arrays["input_ids"].ctypes.data, arrays["attention_mask"].ctypes.data
         types = arrays["token_type_ids"].ctypes.data if "token_type_ids" in arrays else None
-        if self._library.encoder_run(self._encoder, batch, length, ids, mask, types, logits.ctypes.data) != 0:
+        with self._calling:
+            refused = self._library.encoder_run(self._encoder, batch, length, ids, mask, types, logits.ctypes.data)
+        if refused:
             raise MemoryError(f"no memory for {batch} sequences of {length} tokens")
         return logits
 
+    def _check(self, arrays: Mapping[str, Any]) -> None:
+        """The library reads what it is pointed at."""
+        shapes = {array.shape for array in arrays.values()}
+        batch, length = shapes.pop()
+        if shapes or not batch or not 1 <= length <= self._limits["length"]:
+            raise ValueError(f"inputs must be of one shape [batch, 1 to {self._limits['length']}]")
+        for name, limit in (("input_ids", "vocabulary"), ("token_type_ids", "types")):
+            ids = arrays.get(name)
+            if ids is not None and (ids.min() < 0 or ids.max() >= self._limits[limit]):
+                raise ValueError(f"{name} must be from 0 to {self._limits[limit] - 1}")
+
     def account(self) -> tuple[int, int, int]:
-        """What the last call did: multiply-adds in int8 and in BF16, and threads."""
+        """What the last call did: multiply-adds in int8 and in BF16, and threads, which the system may have cut."""
         found = np.zeros(3, np.int64)
         self._library.encoder_account(self._encoder, found.ctypes.data)
         return int(found[0]), int(found[1]), int(found[2])
@@ -86,7 +110,8 @@ def _open(path: Path) -> Any:
 
 def _in_memory(path: Path) -> mmap.mmap:
     """The file's bytes, on huge pages where the system has them: a page's address is looked up for every line."""
-    memory = mmap.mmap(-1, path.stat().st_size)
+    size = -(-path.stat().st_size // HUGE_PAGE) * HUGE_PAGE
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     with path.open("rb") as source:

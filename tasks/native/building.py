@@ -42,9 +42,12 @@ def compile_library(source: str, target: Path) -> None:
     """
     flags = [f"-m{name}" for name in COMPILED_FOR]
     command = [compiler(), "-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", *flags, "-o", str(target)]
-    ran = subprocess.run(
-        [*command, str(SOURCES / source)], capture_output=True, text=True, timeout=COMPILE_S, check=False
-    )
+    try:
+        ran = subprocess.run(
+            [*command, str(SOURCES / source)], capture_output=True, text=True, timeout=COMPILE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MethodUnsupportedError(f"{compiler()} has not compiled kernels for AMX in {COMPILE_S:.0f} s") from None
     if ran.returncode != 0:
         errors = [line for line in ran.stderr.splitlines() if "error" in line] or [f"exit code {ran.returncode}"]
         raise MethodUnsupportedError(
@@ -77,6 +80,6 @@ def tile_products(library: Path) -> dict[str, int]:
 
 @cache
 def sources_sha256() -> str:
-    """Digest of all sources."""
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cpp", ".hpp"))
+    """Digest of all that decides what is compiled, and how weights lie for it."""
+    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in (".cpp", ".hpp", ".py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

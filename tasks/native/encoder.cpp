@@ -5,7 +5,6 @@
 // share out their columns, so that every thread reads a part of the weights once; the rest shares out rows.
 
 #include <cstdint>
-#include <new>
 
 #include "encoder.hpp"
 #include "tiles.hpp"
@@ -15,11 +14,11 @@ extern "C" {
 // 0, or what the kernel answered when this process asked for the use of tiles.
 int encoder_permission() { return native::request_tiles(); }
 
-// Null where there is no memory left. The weights stay the caller's, and must outlive the encoder.
+// Null where it cannot be made. The weights stay the caller's, and must outlive the encoder.
 void* encoder_create(const native::Config* config, const char* weights, const int64_t* offsets) {
     try {
         return new native::Encoder(*config, weights, offsets);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // nothing may pass a C function
         return nullptr;
     }
 }
@@ -30,7 +29,7 @@ int encoder_run(void* encoder, int64_t batch, int64_t length, const int64_t* ids
     try {
         static_cast<native::Encoder*>(encoder)->run(batch, length, ids, mask, types, logits);
         return 0;
-    } catch (const std::bad_alloc&) {
+    } catch (...) {
         return 1;
     }
 }

@@ -4,7 +4,6 @@
 #include <omp.h>
 
 #include <cstdint>
-#include <new>
 #include <vector>
 
 #include "memory.hpp"
@@ -73,11 +72,11 @@ extern "C" {
 
 int product_permission() { return native::request_tiles(); }
 
-// Null where there is no memory left. Rows and columns are multiples of 32, a row of the left factor one of 64 bytes.
+// Null where it cannot be made. Rows are a multiple of 16, columns of 32, and a row of the left factor of 64 bytes.
 void* product_create(int64_t rows, int64_t inner_bytes, int64_t columns, int64_t threads, int bf16) {
     try {
         return new native::TileProduct(rows, inner_bytes, columns, threads, bf16 != 0);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // nothing may pass a C function
         return nullptr;
     }
 }

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tasks.deployed.native_encoder import SPIN_COUNT
 from tasks.instruction_sets import cpu_flags
 from tasks.native.building import INSTRUCTION_SETS, cached_library
-from tasks.native.weights import LINE, PANEL
+from tasks.native.weights import LINE, PANEL, TILE
 
 SOURCE = "product.cpp"
 
@@ -30,6 +30,9 @@ class TileProduct:
         self, left: npt.NDArray[Any], right: npt.NDArray[Any], shape: tuple[int, int, int], threads: int, *, bf16: bool
     ) -> None:
         rows, inner, columns = self._shape = shape
+        self._bf16 = bf16
+        if rows % TILE or columns % PANEL or inner * (2 if bf16 else 1) % LINE:
+            raise ValueError(f"no whole tiles: [{rows}, {inner}] by [{inner}, {columns}]")
         self._library = open_products()
         self._left, self._right = _aligned(left), _aligned(right)
         self._product = self._library.product_create(rows, inner * (2 if bf16 else 1), columns, threads, bf16)
@@ -41,12 +44,17 @@ class TileProduct:
         """Multiply once."""
         self._library.product_run(self._product, self._left.ctypes.data, self._right.ctypes.data)
 
-    def results(self) -> npt.NDArray[np.int8]:
-        """What the last call gave, the sums of int8 cut to the range of bytes: `[rows, columns]`."""
+    def results(self) -> npt.NDArray[Any]:
+        """What the last call gave, `[rows, columns]`: sums of int8 cut to the range of bytes, of BF16 rounded to it.
+
+        BF16 is returned as FP32.
+        """
         rows, _, columns = self._shape
-        pointer = ctypes.cast(self._library.product_results(self._product), ctypes.POINTER(ctypes.c_int8))
-        panels = np.ctypeslib.as_array(pointer, (columns // PANEL, rows, LINE))
-        return panels[:, :, :PANEL].transpose(1, 0, 2).reshape(rows, columns)
+        kind = ctypes.c_uint16 if self._bf16 else ctypes.c_int8
+        pointer = ctypes.cast(self._library.product_results(self._product), ctypes.POINTER(kind))
+        panels = np.ctypeslib.as_array(pointer, (columns // PANEL, rows, LINE // ctypes.sizeof(kind)))[:, :, :PANEL]
+        numbers = (panels.astype(np.uint32) << 16).view(np.float32) if self._bf16 else panels
+        return numbers.transpose(1, 0, 2).reshape(rows, columns).copy()
 
 
 def build() -> None:

@@ -92,11 +92,15 @@ FAMILIES: Mapping[str, Names] = {
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One file's bytes, where each array begins in it, and the sizes that the encoder is told."""
+    """One file's bytes, where each array begins in it, and the sizes that the encoder is told.
+
+    `limits` are the longest sequence and how many token ids and types there are, which callers must keep.
+    """
 
     data: bytes
     offsets: tuple[int, ...]
     sizes: Mapping[str, Any]
+    limits: Mapping[str, int]
 
 
 def pack(module: Any, model: ModelInfo) -> Packed:
@@ -105,13 +109,17 @@ def pack(module: Any, model: ModelInfo) -> Packed:
     Raises MethodUnsupportedError where the model's configuration is one that the encoder does not compute.
     """
     sizes = _sizes(module.config, model)
+    config, padding = module.config, sizes["padding_id"]
+    # Tokens that are no padding have the table's positions from the padding token's id + 1 on.
+    length = config.max_position_embeddings - (padding + 1 if padding >= 0 else 0)
+    limits = {"length": length, "vocabulary": config.vocab_size, "types": getattr(config, "type_vocab_size", 0)}
     parameters = {name: value.detach().float().numpy() for name, value in module.state_dict().items()}
     data, offsets = bytearray(), []
     for array in _arrays(parameters, FAMILIES[model.family], sizes):
         data.extend(bytes(-len(data) % LINE))
         offsets.append(len(data))
         data.extend(np.ascontiguousarray(array).tobytes())
-    return Packed(bytes(data), tuple(offsets), sizes)
+    return Packed(bytes(data), tuple(offsets), sizes, limits)
 
 
 def _sizes(config: Any, model: ModelInfo) -> dict[str, Any]:
@@ -125,7 +133,7 @@ def _sizes(config: Any, model: ModelInfo) -> dict[str, Any]:
         "labels": len(model.labels),
         "tanh_head": names.head_activation == "tanh",
         "padding_id": config.pad_token_id if names.counts_from_padding else -1,
-        "epsilon": getattr(config, "layer_norm_eps", DISTILBERT_EPSILON),
+        "epsilon": DISTILBERT_EPSILON if model.family == "distilbert" else config.layer_norm_eps,
     }
     hidden, intermediate, width = sizes["hidden"], sizes["intermediate"], sizes["hidden"] // sizes["heads"]
     if hidden % INNER or intermediate % INNER or width % PANEL:
@@ -133,6 +141,8 @@ def _sizes(config: Any, model: ModelInfo) -> dict[str, Any]:
             f"AMX kernels are for layers of multiples of {INNER} and heads of multiples of {PANEL}; those of "
             f"{model.name} are {hidden}, {intermediate} and {width} wide"
         )
+    if getattr(config, "is_decoder", False):
+        raise MethodUnsupportedError(f"AMX kernels let all tokens see each other; {model.name} is a decoder")
     activation = _first_of(config, "activation", "hidden_act")
     if activation != "gelu":
         raise MethodUnsupportedError(f"AMX kernels compute GELU; {model.name} has {activation}")
@@ -149,7 +159,8 @@ def _arrays(parameters: Mapping[str, Floats], names: Names, sizes: Mapping[str, 
     embeddings = f"{names.encoder}.embeddings"
     words, scales = quantize_rows(parameters[f"{embeddings}.word_embeddings.weight"])
     yield from (words, scales, parameters[f"{embeddings}.position_embeddings.weight"])
-    yield parameters.get(f"{embeddings}.token_type_embeddings.weight", np.zeros((1, sizes["hidden"]), np.float32))
+    types = parameters.get(f"{embeddings}.token_type_embeddings.weight")
+    yield np.zeros((1, sizes["hidden"]), np.float32) if types is None or not len(types) else types
     yield from _norm(parameters, f"{embeddings}.LayerNorm")
     # Softmax is computed in powers of two.
     score = log2(e) / sqrt(sizes["hidden"] // sizes["heads"])
