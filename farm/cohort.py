@@ -221,6 +221,19 @@ class CohortProcess:
         wall_ns = time.perf_counter_ns() - started
         return Round(number, started_unix_ns, tuple(order), turns, wall_ns, rates), failures
 
+    def rounds(
+        self, first: int, orders: Sequence[Sequence[str]], for_s: float
+    ) -> tuple[list[Round], dict[str, Failure]]:
+        """Run rounds in these orders, numbered from `first` on, until a cell falls out or the time is up."""
+        until = time.monotonic() + for_s
+        done: list[Round] = []
+        for number, order in enumerate(orders, first):
+            one, failures = self.round(number, order)
+            done.append(one)
+            if failures or time.monotonic() >= until:
+                return done, failures
+        return done, {}
+
     def _turn(self, name: str) -> Turn:
         """Wake the cell for one turn, with the guards' snapshots on either side."""
         resident = self._residents[name]

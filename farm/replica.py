@@ -21,6 +21,10 @@ from farm.stopping import Allowance
 from farm.variance import VarianceParts
 from tasks.method import find_method
 
+REQUEST_S = 3.0
+"""A cohort is asked for as many rounds as this takes at once: hundreds of nodes would keep a driver busy with rounds of
+some tenths of a second, each a call of Ray's with its result."""
+
 
 class ReplicaLostError(Exception):
     """Nothing can be compared any more: the replica must start over."""
@@ -142,19 +146,18 @@ async def _start_sentinel(log: ReplicaLog, cohort: Any, bench: Bench) -> None:
 
 async def _measure(log: ReplicaLog, cohort: Any, bench: Bench, allowance: Allowance) -> None:
     """Run rounds until they are enough or the time is up; disturbed ones are repeated within limits."""
-    started = time.monotonic()
-    while allowance.another_round(
-        [done.wall_ns / 1e9 for done in log.rounds],
-        tainted=sum(bool(done.taint_reasons) for done in log.rounds),
-        elapsed_s=time.monotonic() - started,
-    ):
+    started, taken_s, tainted = time.monotonic(), list[float](), 0
+    while ahead := allowance.rounds_ahead(taken_s, tainted, time.monotonic() - started):
         living = [cell.cell for cell in log.living()]
-        number = len(log.rounds)
-        done, failures = await cohort.round.remote(number, round_order(log.cohort, log.replica, number, living))
-        log.rounds.append(done)
+        first = len(log.rounds)
+        orders = [round_order(log.cohort, log.replica, number, living) for number in range(first, first + ahead)]
+        done, failures = await cohort.rounds.remote(first, orders, REQUEST_S)
+        log.rounds += done
+        taken_s += [each.wall_ns / 1e9 for each in done]
+        tainted += sum(bool(each.taint_reasons) for each in done)
         for name, failure in failures.items():
             _fail(log, bench, _cell(log, name), failure)
-        if bench.tells_round(first=number == 0):
+        if bench.tells_round(first=first == 0):
             left_s = allowance.left_s(time.monotonic() - started)
             bench.listener.on(RoundDone(log.cohort, log.replica, len(log.rounds), running_speedups(log), left_s))
 

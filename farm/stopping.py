@@ -129,7 +129,12 @@ class Allowance:
     share_s: float | None
 
     def another_round(self, rounds_s: Sequence[float], tainted: int, elapsed_s: float) -> bool:
-        """Whether to run one more round, given how long each one took and how many were disturbed so far.
+        """Whether to run one more round, given how long each one took and how many were disturbed so far."""
+        return self.rounds_ahead(rounds_s, tainted, elapsed_s) > 0
+
+    def rounds_ahead(self, rounds_s: Sequence[float], tainted: int, elapsed_s: float) -> int:
+        """How many more rounds to run, as far as can be said now, given how long each one took and how many were
+        disturbed so far.
 
         Never looks at what was measured. The number stays even unless time runs out, as rounds cancel drift in pairs.
         Disturbed rounds are repeated, up to a quarter more than wanted; a machine that disturbs more than half of
@@ -137,15 +142,16 @@ class Allowance:
         """
         done = len(rounds_s)
         if done < LEAST_ROUNDS:
-            return True
+            return LEAST_ROUNDS - done
         mean_s = sum(rounds_s) / done
         wanted = self._wanted_rounds(mean_s)
         repeated = 0 if tainted > MOST_TAINTED * done else min(tainted, int(MOST_REPEATED * wanted))
-        if done >= wanted + repeated:
-            return False
-        ahead = 2 if done % 2 == 0 else 1
-        left_s = self.left_s(elapsed_s)
-        return left_s is None or ahead * mean_s <= left_s
+        left, left_s = wanted + repeated - done, self.left_s(elapsed_s)
+        if left <= 0 or left_s is None:
+            return max(0, left)
+        fitting = min(left, max(0, int(left_s / mean_s)))
+        # One alone is run only where it completes a pair.
+        return fitting if (done + fitting) % 2 == 0 else fitting - 1
 
     def left_s(self, elapsed_s: float) -> float | None:
         """Seconds left, `elapsed_s` after set-up ended; None for no limit."""

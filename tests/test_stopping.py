@@ -102,6 +102,19 @@ def test_an_odd_number_of_rounds_is_completed_where_one_more_fits() -> None:
     assert not Allowance(QUICK, STORED, 0.0, share_s=5.5).another_round(done, 0, 5.0)
 
 
+@pytest.mark.parametrize("share_s", [None, 3.0, 9.0, 9.5, 12.2, 40.0])
+@pytest.mark.parametrize("tainted_of", [0.0, 0.2, 0.8])
+def test_as_many_rounds_come_out_when_several_are_asked_for_at_once(share_s: float | None, tainted_of: float) -> None:
+    allowance = Allowance(QUICK, STORED, 0.0, share_s)
+    done: list[float] = []
+    requests = 0
+    while ahead := allowance.rounds_ahead(done, int(tainted_of * len(done)), sum(done)):
+        done += [1.0] * min(ahead, 3)
+        requests += 1
+    assert len(done) == _rounds(share_s, tainted_of=tainted_of)
+    assert requests <= len(done) // 3 + 3
+
+
 def test_what_setting_up_took_is_taken_from_the_share() -> None:
     assert _rounds(20.0, setup_s=12.0) == _rounds(8.0) == 8
 
