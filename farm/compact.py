@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from farm import speedups
+from farm import speedups, summaries
 from farm.addresses import named_place
 from farm.errors import RequestError, ResultsError
 from farm.events import Listener, Step
@@ -60,6 +60,7 @@ def compact(source: str | Place, destination: str | Place, listener: Listener) -
             done += len(keys)
             listener.on(Step(f"compact {run}", done, whole))
         speedups.carry_over(reader, writer, run)
+        summaries.write_summaries(writer, run)
     for record in reversed(reader.runs()):
         writer.write_run(record)
     left_out = [each for run in runs for each in reader.damaged(run)] + reader.unreadable_runs()

@@ -95,6 +95,7 @@ def _kinds(run: str) -> tuple[_Kind, ...]:
     return (
         _Kind(f"measurements/{run}", ".parquet", replaced=False),
         _Kind("speedups", ".parquet", replaced=True),
+        _Kind(f"summaries/{run}", ".parquet", replaced=True),
         _Kind(f"logs/{run}", ".jsonl", replaced=True),
         _Kind("runs", ".json", replaced=True),  # last: a run that is listed at home has its measurements there
     )

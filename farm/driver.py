@@ -11,7 +11,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from farm import connecting, speedups
+from farm import connecting, speedups, summaries
 from farm.bench import Bench, check_calibration, inputs_sha256, lay_out
 from farm.cluster import RayCluster
 from farm.crew import Crew
@@ -202,6 +202,7 @@ def _missing_classes(record: RunRecord, here: Iterable[str] = ()) -> list[str]:
 def _conclude(store: Store, opened: OpenRun) -> pa.Table:
     """Derive the speedups and mark the run finished. Raises FarmError where something is missing."""
     table = speedups.rebuild(store, opened.record.run)
+    summaries.write_summaries(store, opened.record.run)
     _finish(store, opened)
     return table
 

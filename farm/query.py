@@ -28,7 +28,7 @@ _PARALLEL = ("round", "latency_ns", "device_ns", "tainted")
 _OF_CALLS = (*_PER_CALL, *_PARALLEL)
 
 _PER_CELL = (
-    *("run", "suite", "hardware_class", "cohort", "cell", "role", "name", "method", "precision", "model"),
+    *("run", "suite", "hardware_class", "cell", "role", "name", "method", "precision", "model"),
     *("model_sha256", "length", "batch_size", "device", "threads", "inputs"),
 )
 
@@ -85,7 +85,7 @@ _CONFINEMENT = (
 VIEWS = {
     "cells": (
         "one row per cell and run; latencies over the rounds that count, a percentile null where too few samples "
-        "support it; a baseline measured in several packs has a row for each"
+        "support it; of a baseline measured in several packs those of all"
     ),
     "replicas": "one row per process: a cell in one replica, without its samples",
     "samples": "one row per timed call",
@@ -132,13 +132,45 @@ _ABOUT = {
 }
 
 
+_DESCRIBED = (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA, RUN_SCHEMA)
+
+_SCHEMAS = {
+    view: (SPEEDUP_SCHEMA, MEASUREMENT_SCHEMA)
+    if view in ("cells", "speedups")
+    else (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA)
+    for view in VIEWS
+}
+"""Whose words describe a view's columns, and whose where those have none: of a process, or of a cell over several."""
+
+_UNITS = {
+    "unix_ns": "ns since 1970",
+    "_j_per_call": "J",
+    "_ns_per_call": "ns",
+    "_ns": "ns",
+    "_ms": "ms",
+    "_s": "s",
+    "_bytes": "bytes",
+    "bytes_read": "bytes",
+    "_points": "percentage points",
+    "_j": "J",
+    "_w": "W",
+    "_mhz": "MHz",
+    "_c": "degrees Celsius",
+    "_gflops": "GFLOP/s",
+    "_gops": "10^9 operations/s",
+    "_gbs": "10^9 bytes/s",
+}
+"""By how a column's name ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a view; `kind` is DuckDB's type."""
+    """One column of a view; `kind` is DuckDB's type, `unit` empty where it has none."""
 
     view: str
     name: str
     kind: str
+    unit: str
     about: str
 
 
@@ -175,15 +207,23 @@ def query(store: Store, sql: str, tell: Callable[[Damaged], None] | None = None)
 
 def schema() -> list[Column]:
     """Every column of every view, with its type and what it means."""
-    about = {field.name: _description(field) for table in (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA) for field in table}
-    about |= {field.name: about.get(field.name) or _description(field) for field in RUN_SCHEMA} | _ABOUT
+    told = {id(each): {field.name: _description(field) for field in each} for each in _DESCRIBED}
+    about = {
+        view: {**told[id(RUN_SCHEMA)], **told[id(other)], **told[id(own)], **_ABOUT}
+        for view, (own, other) in _SCHEMAS.items()
+    }
     with summaries.database() as connection:
         _make_views(connection, {})
         return [
-            Column(view, name, kind, about.get(name, ""))
+            Column(view, name, kind, unit_of(name), about[view].get(name, ""))
             for view in VIEWS
             for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()
         ]
+
+
+def unit_of(column: str) -> str:
+    """The unit that a column's name ends in; empty where it has none."""
+    return next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), "")
 
 
 def schema_table() -> pa.Table:

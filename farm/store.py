@@ -3,6 +3,7 @@
     <root>/runs/<run>.json                                    what was asked, and of which machine
     <root>/measurements/<run>/<cohort>-<replica>.parquet      the truth: one row per cell; never rewritten
     <root>/speedups/<run>.parquet                             derived; rebuilt from the measurements at any time
+    <root>/summaries/<run>/<kind>.parquet                     the same, for queries that ask for no samples
 
 Names that begin with a dot (unfinished writes) or an underscore (damaged parts set aside) are ignored by every
 reader here, and by pandas, pyarrow and DuckDB's `*.parquet`.
@@ -264,8 +265,21 @@ class Store:
     def read_speedups(self, run: str) -> pa.Table | None:
         """The stored speedups of a run, metadata included; None where there are none that can be read: they are derived
         from the measurements, so that is no loss."""
+        return self._read_derived(self._speedups_path(run))
+
+    def write_summary(self, run: str, kind: str, table: pa.Table) -> Place:
+        """Put a summary of a run's measurements in place of the former one, in one step; its path."""
+        path = self._summary_path(run, kind)
+        self._folder.replace(path, as_parquet(table))
+        return path
+
+    def read_summary(self, run: str, kind: str) -> pa.Table | None:
+        """The stored summary, metadata included; None where there is none that can be read: it is derived, too."""
+        return self._read_derived(self._summary_path(run, kind))
+
+    def _read_derived(self, path: Place) -> pa.Table | None:
         try:
-            content = pa.BufferReader(self._folder.read(self._speedups_path(run)))
+            content = pa.BufferReader(self._folder.read(path))
             return pq.read_table(content, page_checksum_verification=True, partitioning=None)
         except (OSError, ResultsError, pa.ArrowException):
             return None
@@ -275,6 +289,9 @@ class Store:
 
     def _speedups_path(self, run: str) -> Place:
         return self.root / "speedups" / f"{run}.parquet"
+
+    def _summary_path(self, run: str, kind: str) -> Place:
+        return self.root / "summaries" / run / f"{kind}.parquet"
 
     def _run_names(self) -> list[str]:
         return [entry.place.stem for entry in self._folder.files("runs", ".json")]

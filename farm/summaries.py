@@ -1,8 +1,9 @@
-"""What a query asks of a run again and again, kept in the user's cache: thousands of parts need not be opened twice.
+"""What a query asks of a run again and again, so that thousands of parts need not be opened for it.
 
-A part's footer alone takes a millisecond to read, so that 3,000 parts take seconds whatever is asked of them. Parts
-never change: a summary holds as long as a run's parts are those it was made of. It is a copy and never the truth; the
-folder may be deleted at any time.
+A part's footer alone takes a millisecond to read, so that 3,000 parts take seconds whatever is asked of them. A run
+that ends leaves its summary with its results; of others the first query keeps one in the user's cache. Parts never
+change: a summary holds as long as a run's parts are those it was made of. It is a copy and never the truth, and may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,13 +22,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from farm import stats
+from farm.errors import ResultsError
 from farm.folders import Entry
 from farm.pairing import LEAST_CLEAN_ROUNDS
 from farm.schemas import MEASUREMENT_SCHEMA
 from farm.store import Store
 from tasks.cache import cache_folder, publish_file
 
-SUMMARY_VERSION = 3
+SUMMARY_VERSION = 4
 """Raise it when a summary's columns or their meaning change, so that stored ones are made anew."""
 
 ORIGIN_KEY = b"farm.origin"
@@ -40,8 +42,10 @@ FACTS = tuple(
 )
 """Columns of a measurement that hold no samples and no rounds."""
 
-PER_REPLICA = ("run", "hardware_class", "cohort", "cell", "role", "replica")
-PER_CELL = PER_REPLICA[:-1]
+PER_CELL = ("run", "hardware_class", "cell", "role")
+"""A baseline that was measured in several packs is one cell."""
+
+PER_REPLICA = (*PER_CELL, "cohort", "replica")
 
 _COLUMNS = {
     "facts": FACTS,
@@ -119,7 +123,24 @@ def summary_of(kind: str, measurements: ds.Dataset | pa.Table) -> pa.Table:
         return connection.sql(_SELECTS[kind]).to_arrow_table()
 
 
+def write_summaries(store: Store, run: str) -> None:
+    """Leave the summaries of a run with its results. Where that fails, whoever asks makes them."""
+    for kind in _SELECTS:
+        with suppress(OSError, ResultsError, pa.ArrowException, duckdb.Error):
+            table = summary_of(kind, store.dataset([run], _COLUMNS[kind]))
+            store.write_summary(run, kind, table.replace_schema_metadata({ORIGIN_KEY: _origin(store.listed(run))}))
+
+
+def _origin(entries: Sequence[Entry]) -> bytes:
+    """What a summary was made of, wherever it lies: parts never change under one name."""
+    parts = sorted((entry.place.name, entry.size_bytes) for entry in entries)
+    return hashlib.sha256(json.dumps([SUMMARY_VERSION, stats.PERCENTILE_SAMPLES, parts]).encode()).hexdigest().encode()
+
+
 def _of_run(store: Store, run: str, kind: str, entries: Sequence[Entry]) -> pa.Table:
+    stored = store.read_summary(run, kind)
+    if stored is not None and (stored.schema.metadata or {}).get(ORIGIN_KEY) == _origin(entries):
+        return stored.replace_schema_metadata(None)
     root = str(store.root.absolute())
     place = hashlib.sha256(f"{root} {run}".encode()).hexdigest()[:24]
     parts = [[str(entry.place), entry.size_bytes, entry.version] for entry in entries]

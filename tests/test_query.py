@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,25 @@ def test_every_column_of_every_view_is_documented():
     assert [column for column in columns if not column.about] == []
 
 
+def test_a_view_of_processes_and_one_of_cells_describe_a_column_each_in_its_own_words() -> None:
+    about = {(column.view, column.name): column.about for column in schema()}
+    assert about["replicas", "load_s"] == "seconds from artifact to callable, imports excluded"
+    assert about["speedups", "load_s"].startswith("median")
+    assert about["cells", "load_s"] == about["speedups", "load_s"]
+
+
+def test_columns_with_a_unit_say_which() -> None:
+    units = {column.name: column.unit for column in schema()}
+    assert (units["latency_ns"], units["limit_ns"], units["latency_p90_ms"]) == ("ns", "ns", "ms")
+    assert (units["peak_rss_bytes"], units["accuracy_drop_points"]) == ("bytes", "percentage points")
+    assert (units["energy_j_per_call"], units["cpu_ns_per_call"], units["round_memory_gbs"]) == (
+        "J",
+        "ns",
+        "10^9 bytes/s",
+    )
+    assert (units["speedup"], units["name"]) == ("", "")
+
+
 def test_costs_are_answered_without_reading_samples(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = summaries.summarize
@@ -187,6 +207,42 @@ def test_many_parts_are_summarized_once_and_again_when_they_change(tmp_path: Pat
     for path in kept:
         path.write_bytes(b"damaged")
     assert query(many, counted).to_pylist() == [second]
+
+
+def test_a_run_that_ended_is_answered_without_opening_a_part_wherever_it_is_copied(
+    tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Store(tmp_path / "results")
+    for replica in range(summaries.KEPT_FROM_PARTS):
+        ended.publish_replica(RUN, "c", replica, [measured_row("c", replica, "pytorch", 10.0)])
+    asked = "SELECT max(replicas) AS replicas, max(samples) AS samples, max(latency_p50_ms) AS ms FROM cells"
+    expected = query(ended, asked).to_pylist()
+    summaries.write_summaries(ended, RUN)
+    copied = shutil.copytree(tmp_path / "results", tmp_path / "copied")
+    shutil.rmtree(empty_cache / "summaries")
+    monkeypatch.setattr(Store, "dataset", lambda *_: pytest.fail("a part was opened"))
+    assert query(Store(copied, read_only=True), asked).to_pylist() == expected
+    assert not (empty_cache / "summaries").exists()
+
+
+def test_a_summary_of_other_parts_than_there_are_is_not_believed(tmp_path: Path, empty_cache: Path) -> None:
+    del empty_cache
+    grown = Store(tmp_path / "results")
+    for replica in range(summaries.KEPT_FROM_PARTS):
+        grown.publish_replica(RUN, "c", replica, [measured_row("c", replica, "pytorch", 10.0)])
+    summaries.write_summaries(grown, RUN)
+    grown.publish_replica(RUN, "c", 99, [measured_row("c", 99, "pytorch", 10.0)])
+    (row,) = query(grown, "SELECT max(replicas) AS replicas FROM cells").to_pylist()
+    assert row["replicas"] == summaries.KEPT_FROM_PARTS + 1
+
+
+def test_a_baseline_of_two_packs_is_one_cell(tmp_path: Path) -> None:
+    packed = Store(tmp_path)
+    for cohort in ("first", "second"):
+        packed.publish_replica(RUN, cohort, 0, [measured_row(cohort, 0, "pytorch", 10.0, cell="one", role="baseline")])
+    (row,) = query(packed, "SELECT replicas, samples FROM cells").to_pylist()
+    assert row == {"replicas": 2, "samples": 30}
+    assert query(packed, "SELECT cohort, samples FROM replicas ORDER BY cohort").num_rows == 2
 
 
 def test_a_damaged_part_is_left_out_of_every_view(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_damaged_part_that_a_query_leaves_out_is_named(tmp_path: Path, capsys:
 
 def test_the_schema_comes_in_every_format_with_units(capsys: pytest.CaptureFixture[str]) -> None:
     rows = json.loads(printed(capsys, "query", "--schema", "--format", "json"))
-    assert {"view", "name", "kind", "about"} == set(rows[0])
+    assert {"view", "name", "kind", "unit", "about"} == set(rows[0])
     assert any(row["name"] == "latency_p99_ms" and "milliseconds" in row["about"] for row in rows)
 
 

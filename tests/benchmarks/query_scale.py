@@ -48,6 +48,7 @@ def make_results(folder: Path, parts: int, rows: int, samples: int) -> None:
 
     from farm.speedups import rebuild
     from farm.store import Store
+    from farm.summaries import write_summaries
 
     generator = np.random.default_rng(0)
     store = Store(folder)
@@ -77,6 +78,7 @@ def make_results(folder: Path, parts: int, rows: int, samples: int) -> None:
         store.publish_replica(run, cohort, replica, made)
     for run in store.measured_runs():
         rebuild(store, run)  # as every run does when it ends
+        write_summaries(store, run)
 
 
 def ask(folder: Path, sql: str, cache: Path) -> tuple[float, int]:
