@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from made_up import MACHINE
 from small_families import SETTINGS, prepared, small_classifier, some_inputs
+from test_export import exported, results_of, run_example
 
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
@@ -264,6 +265,21 @@ def test_a_compiler_that_cannot_is_named_with_its_error(tmp_path: Path, monkeypa
     monkeypatch.setenv("CXX", str(old))
     with pytest.raises(MethodUnsupportedError, match=r"old-g\+\+ cannot compile .*unrecognized option '-mamx-tile'"):
         compile_library(amx.SOURCE, tmp_path / "encoder.so")
+
+
+# Export
+
+
+@needs_amx
+@pytest.mark.real
+@pytest.mark.usefixtures("compiled", "empty_cache")
+def test_an_exported_encoder_gives_the_same_logits_without_a_framework(tmp_path: Path) -> None:
+    model = _classifier(tmp_path, "distilbert")
+    results = results_of(tmp_path / "results", model, "control-null", METHODS[1])
+    exported(results, tmp_path / "served", METHODS[1])
+    assert "the same logits on 4 texts" in run_example(tmp_path / "served", "--check")
+    wanted = (tmp_path / "served" / "requirements.txt").read_text()
+    assert {line.partition("==")[0] for line in wanted.split()} == {"numpy", "tokenizers"}
 
 
 # Weights

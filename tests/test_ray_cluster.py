@@ -81,6 +81,7 @@ def test_the_head_is_left_when_a_worker_of_its_class_is_there(monkeypatch) -> No
     ray, told = _Ray(monkeypatch, HEAD), Told()
     cluster = ray.cluster(told)
     assert [slot.node_id for slot in cluster.first_slots()] == ["head"]
+    assert "the cluster has no node but its head and this driver's" in _messages(told)
     assert _now(cluster) == {"head"}
     ray.nodes.append(_node("other", {"hardware": "red"}))
     assert _now(cluster) == {"head", "other"}  # or nobody could measure what was planned for the head's class

@@ -70,7 +70,7 @@ def _tell(place: Place, cluster: RayCluster, bucket: dict[str, str], patch: pyte
 
     patch.setenv("RAY_AUTH_MODE", "token")
     short = str(place.suite("short.yaml", methods=METHODS))
-    in_bucket = place.farm("run", short, "--address", cluster.address, "--results", BUCKET_RESULTS)
+    in_bucket = place.farm("submit", short, *at, "--results", BUCKET_RESULTS)
     return Story(
         place=place,
         without_token=without_token,
