@@ -189,6 +189,10 @@ def _forget_tried_instructions() -> None:
     """
     from torch._inductor import cpu_vec_isa
 
+    for instructions in cpu_vec_isa.supported_vec_isa_list:
+        # What it found of BF16 and FP16 is in the flags with which it tries the rest.
+        for found in [name for name in vars(instructions) if name.startswith("_is_")]:
+            delattr(instructions, found)
     kinds = [each for each in vars(cpu_vec_isa).values() if isinstance(each, type)]
     for holder in (cpu_vec_isa, *kinds):
         for remembered in vars(holder).values():

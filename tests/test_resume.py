@@ -52,7 +52,7 @@ def story() -> Iterator[Story]:
         command = ("run", str(suite))
         running = place.start(*command, new_session=True)
         _line_with(running, f"measuring length {LENGTHS[1]}")
-        before_kill = [process.status() for process in place.processes()]
+        before_kill = _statuses_amid_a_turn(place)
         running.kill()
         running.wait(PATIENCE_S)
         left_after_kill = _left(place)
@@ -101,6 +101,15 @@ def _line_with(running: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return line.strip()
     raise AssertionError(f"the run ended without saying {words!r}")
+
+
+def _statuses_amid_a_turn(place: Place) -> list[str]:
+    """Of all processes, at a moment when cells wait, stopped, for another one's turn to end."""
+    deadline = time.monotonic() + PATIENCE_S
+    statuses: list[str] = []
+    while psutil.STATUS_STOPPED not in statuses and time.monotonic() < deadline:
+        statuses = [process.status() for process in place.processes()]
+    return statuses
 
 
 def _left(place: Place) -> list[str]:
