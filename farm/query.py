@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from farm.schemas import MEASUREMENT_SCHEMA, RUN_SCHEMA, SPEEDUP_SCHEMA
 from farm.statements import is_show_tables, kind_of_select, named_views
 from farm.store import Damaged, Store
 from farm.summaries import summary_of
+from farm.view_columns import Column, describe
 
 _PER_CALL = (
     *("run", "suite", "hardware_class", "cohort", "cell", "replica", "role", "name", "method", "precision", "model"),
@@ -107,72 +108,6 @@ _MISTAKES = (
 )
 """What is wrong with a SELECT itself: no damaged part could be the cause, so none is looked for."""
 
-_OVER = "over the samples that count"
-
-_ABOUT = {
-    "sample": "number of the call within its process, from 0",
-    "latency_ms": "latency of the sample in milliseconds",
-    "device_ns": "the device's own time of the sample by CUDA events; null on a CPU",
-    "tainted": "true if a guard saw a disturbance in the sample's round",
-    "counts": f"whether the sample is one of {summaries.WHAT_COUNTS}",
-    "samples": f"timed samples: of {summaries.WHAT_COUNTS}; in speedups of all rounds",
-    "rounds": f"rounds: {summaries.WHAT_COUNTS}; in speedups those behind the speedup",
-    "replicas": "replicas behind the row",
-    "latency_mean_ms": f"mean latency, milliseconds; {_OVER}",
-    "latency_min_ms": f"shortest latency, milliseconds; {_OVER}",
-    "latency_max_ms": f"longest latency, milliseconds; {_OVER}",
-    "first_call_ms": "median latency of the first call after loading, milliseconds",
-    "latency_p50_ns": f"median latency, nanoseconds; {_OVER}",
-    **{
-        f"latency_p{percentile}_ms": (
-            f"{percentile}th percentile of latency, milliseconds; {_OVER}; null below {needed} samples"
-        )
-        for percentile, needed in stats.PERCENTILE_SAMPLES.items()
-    },
-}
-
-
-_DESCRIBED = (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA, RUN_SCHEMA)
-
-_SCHEMAS = {
-    view: (SPEEDUP_SCHEMA, MEASUREMENT_SCHEMA)
-    if view in ("cells", "speedups")
-    else (MEASUREMENT_SCHEMA, SPEEDUP_SCHEMA)
-    for view in VIEWS
-}
-"""Whose words describe a view's columns, and whose where those have none: of a process, or of a cell over several."""
-
-_UNITS = {
-    "unix_ns": "ns since 1970",
-    "_j_per_call": "J",
-    "_ns_per_call": "ns",
-    "_ns": "ns",
-    "_ms": "ms",
-    "_s": "s",
-    "_bytes": "bytes",
-    "bytes_read": "bytes",
-    "_points": "percentage points",
-    "_j": "J",
-    "_w": "W",
-    "_mhz": "MHz",
-    "_c": "degrees Celsius",
-    "_gflops": "GFLOP/s",
-    "_gops": "10^9 operations/s",
-    "_gbs": "10^9 bytes/s",
-}
-"""By how a column's name ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a view; `kind` is DuckDB's type, `unit` empty where it has none."""
-
-    view: str
-    name: str
-    kind: str
-    unit: str
-    about: str
-
 
 def query(store: Store, sql: str, tell: Callable[[Damaged], None] | None = None) -> pa.Table:
     """The result of one SELECT over the views of `VIEWS`.
@@ -207,23 +142,13 @@ def query(store: Store, sql: str, tell: Callable[[Damaged], None] | None = None)
 
 def schema() -> list[Column]:
     """Every column of every view, with its type and what it means."""
-    told = {id(each): {field.name: _description(field) for field in each} for each in _DESCRIBED}
-    about = {
-        view: {**told[id(RUN_SCHEMA)], **told[id(other)], **told[id(own)], **_ABOUT}
-        for view, (own, other) in _SCHEMAS.items()
-    }
     with summaries.database() as connection:
         _make_views(connection, {})
         return [
-            Column(view, name, kind, unit_of(name), about[view].get(name, ""))
+            describe(view, name, kind)
             for view in VIEWS
             for name, kind, *_ in connection.execute(f"DESCRIBE {view}").fetchall()
         ]
-
-
-def unit_of(column: str) -> str:
-    """The unit that a column's name ends in; empty where it has none."""
-    return next((unit for ending, unit in _UNITS.items() if column.endswith(ending)), "")
 
 
 def schema_table() -> pa.Table:
@@ -340,7 +265,3 @@ def _brief(error: duckdb.Error) -> str:
     """DuckDB's message without its drawing of the query."""
     lines = [line.strip() for line in str(error).split("\n\nLINE ")[0].splitlines()]
     return " ".join(line for line in lines if line)
-
-
-def _description(field: Any) -> str:
-    return (field.metadata or {}).get(b"description", b"").decode()

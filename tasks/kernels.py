@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from tasks.operands import bf16_numbers, integers, numbers
+
 RATES = ("fp32", "bf16", "int8", "memory")
 """What is timed, in the order in which it is named. Units: GFLOP/s, GFLOP/s, GOP/s, GB/s (10^9 each)."""
 
 Call = Callable[[], Any]
-
-PATTERN = 65_537
-"""Operands repeat this many random numbers: a dense product takes the same time for any values but zeros (which switch
-fewer transistors), and drawing each number of a large operand would take longer than multiplying it. A prime, so that
-no two rows of an operand are alike."""
 
 BUFFER_BYTES = 256 << 20
 """Bytes that reads go round in, unless more are asked for. Several times most last-level caches, so that a block has
@@ -69,29 +66,13 @@ def kernels_of(rate: str) -> tuple[tuple[str, str], ...]:
     return tuple((library, layout) for of, library, layout in KERNELS if of == rate)
 
 
-def _numbers(*shape: int) -> np.ndarray:
-    """FP32 numbers of about unit size."""
-    return np.resize(np.random.default_rng(0).standard_normal(PATTERN, np.float32), shape)
-
-
-def _bf16_numbers(*shape: int) -> np.ndarray:
-    """The same in BF16, which is an FP32 number's upper half, as uint16."""
-    return (_numbers(*shape).view(np.uint32) >> 16).astype(np.uint16)
-
-
-def _integers(dtype: Any, *shape: int) -> np.ndarray:
-    """Integers of at most 100 in size, so that no sum of products leaves 32 bits."""
-    low = -100 if np.issubdtype(dtype, np.signedinteger) else 0
-    return np.resize(np.random.default_rng(0).integers(low, 101, PATTERN, dtype), shape)
-
-
 def _torch_operands(case: Case) -> tuple[Any, Any]:
     """Activations `[rows, inner]` and weights as a linear layer keeps them, `[columns, inner]`."""
     import torch
 
     dtype = torch.bfloat16 if case.rate == "bf16" else torch.float32
-    activations = torch.from_numpy(_numbers(case.rows, case.inner)).to(dtype)
-    return activations, torch.from_numpy(_numbers(case.columns, case.inner)).to(dtype)
+    activations = torch.from_numpy(numbers(case.rows, case.inner)).to(dtype)
+    return activations, torch.from_numpy(numbers(case.columns, case.inner)).to(dtype)
 
 
 def _torch_mm(case: Case, threads: int) -> Call:
@@ -153,8 +134,8 @@ def _torch_int_mm(case: Case, threads: int) -> Call:
     import torch
 
     del threads
-    activations = torch.from_numpy(_integers(np.int8, case.rows, case.inner))
-    weights = torch.from_numpy(_integers(np.int8, case.columns, case.inner))
+    activations = torch.from_numpy(integers(np.int8, case.rows, case.inner))
+    weights = torch.from_numpy(integers(np.int8, case.columns, case.inner))
     right = weights.t() if case.layout == "nt" else weights.t().contiguous()
     return lambda: torch._int_mm(activations, right)
 
@@ -164,8 +145,8 @@ def _torch_quantized(engine: str, case: Case, threads: int) -> Call:
     import torch
 
     del threads
-    activations = torch.quantize_per_tensor(torch.from_numpy(_numbers(case.rows, case.inner)), 0.02, 64, torch.quint8)
-    weights = torch.quantize_per_tensor(torch.from_numpy(_numbers(case.columns, case.inner)), 0.02, 0, torch.qint8)
+    activations = torch.quantize_per_tensor(torch.from_numpy(numbers(case.rows, case.inner)), 0.02, 64, torch.quint8)
+    weights = torch.quantize_per_tensor(torch.from_numpy(numbers(case.columns, case.inner)), 0.02, 0, torch.qint8)
     usual = torch.backends.quantized.engine
     torch.backends.quantized.engine = engine
     try:
@@ -183,8 +164,8 @@ def _onednn_qlinear(output: str, case: Case, threads: int) -> Call:
     import torch
 
     del threads
-    activations = torch.from_numpy(_integers(np.uint8, case.rows, case.inner))
-    weights = torch.from_numpy(_integers(np.int8, case.columns, case.inner))
+    activations = torch.from_numpy(integers(np.uint8, case.rows, case.inner))
+    weights = torch.from_numpy(integers(np.int8, case.columns, case.inner))
     packed = torch.ops.onednn.qlinear_prepack(weights, [case.rows, case.inner])
     scales, zeros = torch.full((case.columns,), 0.02), torch.zeros(case.columns, dtype=torch.int64)
     quantized: tuple[Any, ...] = (
@@ -212,8 +193,8 @@ def _onnxruntime(activation: Any, weight: Any, case: Case, threads: int) -> Call
     from onnx import helper, numpy_helper
 
     operator, result = ("MatMul", np.float32) if activation is np.float32 else ("MatMulInteger", np.int32)
-    make = _numbers if activation is np.float32 else functools.partial(_integers, activation)
-    make_weights = _numbers if weight is np.float32 else functools.partial(_integers, weight)
+    make = numbers if activation is np.float32 else functools.partial(integers, activation)
+    make_weights = numbers if weight is np.float32 else functools.partial(integers, weight)
     kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(of)) for of in (activation, result)]
     graph = helper.make_graph(
         [helper.make_node(operator, ["x", "w"], ["y"])],
@@ -240,13 +221,13 @@ def _tiles(case: Case, threads: int) -> Call:
     from tasks.native.tile_products import TileProduct
 
     shape, bf16 = (case.rows, case.inner, case.columns), case.rate == "bf16"
-    make = _bf16_numbers if bf16 else functools.partial(_integers, np.int8)
+    make = bf16_numbers if bf16 else functools.partial(integers, np.int8)
     return TileProduct(make(case.rows, case.inner), make(case.inner, case.columns), shape, threads, bf16=bf16)
 
 
 @functools.lru_cache(maxsize=1)
 def _allocated(size: int) -> np.ndarray:
-    return _integers(np.int8, size)
+    return integers(np.int8, size)
 
 
 def _buffer(size: int) -> np.ndarray:
@@ -264,9 +245,9 @@ def _torch_read(reduction: str, dtype: str, case: Case, threads: int) -> Call:
     del threads
     reduce = getattr(torch, reduction)
     size = case.inner * case.columns
-    numbers = torch.from_numpy(_buffer(case.rows * size)).view(getattr(torch, dtype))
+    buffer = torch.from_numpy(_buffer(case.rows * size)).view(getattr(torch, dtype))
     shape = (case.rows, -1) if case.layout == "flat" else (case.rows, case.inner, -1)
-    blocks = list(numbers.view(shape))
+    blocks = list(buffer.view(shape))
     order = itertools.cycle(blocks)
     if reduction == "dot":
         return lambda: torch.dot(*(next(order),) * 2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from amx_here import needs_amx
 from made_up import MACHINE
 from small_families import SETTINGS, prepared, small_classifier, some_inputs
 from test_export import exported, results_of, run_example
@@ -19,14 +20,10 @@ from test_export import exported, results_of, run_example
 from farm.errors import MethodUnsupportedError, ProofFailedError
 from farm.records import ModelInfo, Workload
 from tasks import amx
-from tasks.compilers import needs_compiler
 from tasks.deployed.native_encoder import NativeEncoder
-from tasks.instruction_sets import cpu_flags
-from tasks.kernels import Case, kernels_of, prepare
 from tasks.method import find_method
-from tasks.native.building import INSTRUCTION_SETS, compile_library, tile_products
-from tasks.native.tile_products import TileProduct, open_products
-from tasks.native.weights import FAMILIES, INNER, LARGEST, PANEL, as_panels, quantize_rows
+from tasks.native.building import compile_library, tile_products
+from tasks.native.weights import FAMILIES
 
 METHODS = ("amx-int8", "amx-int8-pruned")
 WIDE = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 2}
@@ -34,21 +31,6 @@ WIDE_DISTILBERT = {"dim": 128, "hidden_dim": 192, "n_heads": 2}
 
 LARGEST_ERROR = 0.1
 """Of the norm of the logits: these random models lose up to 5 % to int8."""
-
-
-def _able() -> str:
-    """Why the kernels cannot run here; empty where they can."""
-    missing = sorted(INSTRUCTION_SETS - cpu_flags())
-    if missing:
-        return f"this CPU lacks {', '.join(missing)}"
-    try:
-        needs_compiler("amx-int8")
-    except MethodUnsupportedError as error:
-        return str(error)
-    return ""
-
-
-needs_amx = pytest.mark.skipif(bool(_able()), reason=_able())
 
 
 @pytest.fixture(scope="module")
@@ -195,20 +177,17 @@ def test_the_proof_counts_what_each_instruction_multiplied(method_id: str, lengt
 @needs_amx
 @pytest.mark.real
 @pytest.mark.usefixtures("compiled")
-def test_a_model_that_is_not_pruned_fails_the_proof_of_one_that_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("threads", "pruned", "said"),
+    [(2, False, "with the last layer for the first token alone"), (1, True, "ran on 1 threads, not 2")],
+    ids=["not pruned", "fewer threads"],
+)
+def test_an_encoder_that_was_not_asked_for_fails_the_proof(
+    threads: int, pruned: bool, said: str, tmp_path: Path
+) -> None:
     call: Any = prepared("amx-int8-pruned", _classifier(tmp_path, "distilbert"), 64, tmp_path)
-    call._encoder = NativeEncoder(tmp_path / "amx-int8-pruned", 2, pruned=False)
-    with pytest.raises(ProofFailedError, match="with the last layer for the first token alone"):
-        call.proof()
-
-
-@needs_amx
-@pytest.mark.real
-@pytest.mark.usefixtures("compiled")
-def test_other_threads_than_asked_for_fail_the_proof(tmp_path: Path) -> None:
-    call: Any = prepared("amx-int8", _classifier(tmp_path, "distilbert"), 64, tmp_path)
-    call._encoder = NativeEncoder(tmp_path / "amx-int8", 1, pruned=False)
-    with pytest.raises(ProofFailedError, match="ran on 1 threads, not 2"):
+    call._encoder = NativeEncoder(tmp_path / "amx-int8-pruned", threads, pruned=pruned)
+    with pytest.raises(ProofFailedError, match=said):
         call.proof()
 
 
@@ -280,74 +259,3 @@ def test_an_exported_encoder_gives_the_same_logits_without_a_framework(tmp_path:
     assert "the same logits on 4 texts" in run_example(tmp_path / "served", "--check")
     wanted = (tmp_path / "served" / "requirements.txt").read_text()
     assert {line.partition("==")[0] for line in wanted.split()} == {"numpy", "tokenizers"}
-
-
-# Weights
-
-
-def test_a_panel_holds_32_columns_with_four_inner_indices_together() -> None:
-    weight = np.random.default_rng(0).integers(-LARGEST, LARGEST + 1, (2 * PANEL, 3 * INNER), np.int8)
-    panels = as_panels(weight)
-    assert panels.shape == (2, 3, 2, 16, 16, 4)
-    for column, inner in ((0, 0), (17, 70), (40, 191)):
-        panel, within, block = column // PANEL, column % PANEL, inner // INNER
-        place = (panel, block, within // 16, inner % INNER // 4, within % 16, inner % 4)
-        assert panels[place] == weight[column, inner]
-
-
-def test_rows_are_quantized_by_their_largest_magnitude() -> None:
-    weight = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
-    weight[3] = 0
-    quantized, scales = quantize_rows(weight)
-    assert np.abs(quantized).max(axis=1).tolist() == [LARGEST, LARGEST, LARGEST, 0, LARGEST]
-    assert (np.abs(quantized * scales[:, None] - weight) <= scales[:, None] / 2 + 1e-7).all()
-
-
-# Ceilings
-
-
-@pytest.fixture
-def products(empty_cache: Path) -> Iterator[None]:
-    """The library of products, compiled into a cache of its own."""
-    del empty_cache
-    open_products.cache_clear()
-    yield
-    open_products.cache_clear()
-
-
-@needs_amx
-@pytest.mark.usefixtures("products")
-def test_the_products_that_ceilings_are_searched_with_are_right() -> None:
-    random = np.random.default_rng(0)
-    for rows, inner, columns in ((48, 192, 64), (160, 6400, 64)):  # the second's rows take several parts
-        left, weight = (random.integers(-3, 4, (each, inner), np.int8) for each in (rows, columns))
-        exact = left.astype(int) @ weight.T.astype(int)
-        product = TileProduct(_tiles(left), as_panels(weight), (rows, inner, columns), 2, bf16=False)
-        product()
-        assert np.array_equal(product.results(), np.clip(exact, -128, 127))
-        # Two bytes of a BF16 number lie where int8 has two numbers.
-        halves = [(array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for array in (left, weight)]
-        as_bytes = [half.view(np.int8) for half in halves]
-        product = TileProduct(_tiles(as_bytes[0]), as_panels(as_bytes[1]), (rows, inner, columns), 2, bf16=True)
-        product()
-        np.testing.assert_allclose(product.results(), exact, rtol=2**-8)
-
-
-def _tiles(left: np.ndarray) -> np.ndarray:
-    rows, inner = left.shape
-    return left.reshape(rows // 16, 16, inner // INNER, INNER).transpose(0, 2, 1, 3)
-
-
-def test_a_product_of_no_whole_tiles_is_refused() -> None:
-    with pytest.raises(ValueError, match="no whole tiles"):
-        TileProduct(np.zeros(0), np.zeros(0), (16, 96, 32), 1, bf16=False)
-
-
-@needs_amx
-@pytest.mark.usefixtures("products")
-@pytest.mark.parametrize("rate", ["int8", "bf16"])
-def test_tiles_are_among_the_kernels_that_ceilings_are_searched_with(rate: str) -> None:
-    assert ("amx.tiles", "packed") in kernels_of(rate)
-    call: Any = prepare(Case(rate, "amx.tiles", 128, 192, 64, "packed"), 2)
-    call()
-    assert call.results().shape == (128, 64)

@@ -10,13 +10,11 @@ import torch
 from tasks.ceilings import (
     BUDGET_S,
     FEWEST_PAIRS,
-    LONGEST_CALL_S,
     SCREENING_SHARE,
-    WINDOW_S,
-    Ceiling,
     search,
     search_ceilings,
 )
+from tasks.contests import LONGEST_CALL_S, WINDOW_S, Ceiling
 from tasks.kernels import RATES, Call, Case
 
 Kernel = tuple[str, str]

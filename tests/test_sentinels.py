@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import kernels
+from tasks import kernels, operands
 from tasks.kernels import KERNELS, prepare
 from tasks.sentinels import RATES, REPETITION_S, STATE_CHANGE, Case, Sentinel, sized, state, usual
 
@@ -126,14 +126,14 @@ def test_a_float_kernel_gives_the_product_of_its_operands(rate: str, library: st
         found = prepare(Case(rate, library, 8, 64, 32, layout), 1)()
     except (RuntimeError, NotImplementedError, AttributeError) as error:
         pytest.skip(f"not in this torch: {error}")
-    expected = kernels._numbers(8, 64) @ kernels._numbers(32, 64).T
+    expected = operands.numbers(8, 64) @ operands.numbers(32, 64).T
     np.testing.assert_allclose(found.float().numpy(), expected, atol=1e-3 if rate == "fp32" else 0.5)
 
 
 @pytest.mark.parametrize("layout", ["nn", "nt"])
 def test_an_integer_product_is_exact(layout: str) -> None:
     found = prepare(Case("int8", "torch._int_mm", 32, 64, 24, layout), 1)().numpy()
-    expected = kernels._integers(np.int8, 32, 64).astype(int) @ kernels._integers(np.int8, 24, 64).astype(int).T
+    expected = operands.integers(np.int8, 32, 64).astype(int) @ operands.integers(np.int8, 24, 64).astype(int).T
     np.testing.assert_array_equal(found, expected)
 
 

@@ -161,28 +161,25 @@ def _arrays(parameters: Mapping[str, Floats], names: Names, sizes: Mapping[str, 
     yield from (words, scales, parameters[f"{embeddings}.position_embeddings.weight"])
     types = parameters.get(f"{embeddings}.token_type_embeddings.weight")
     yield np.zeros((1, sizes["hidden"]), np.float32) if types is None or not len(types) else types
-    yield from _norm(parameters, f"{embeddings}.LayerNorm")
+    yield from _pair(parameters, f"{embeddings}.LayerNorm")
     # Softmax is computed in powers of two.
     score = log2(e) / sqrt(sizes["hidden"] // sizes["heads"])
     for number in range(sizes["layers"]):
         layer = f"{names.encoder}.{names.layer}.{number}"
-        projections = [_linear(parameters, f"{layer}.{each}") for each in (names.query, names.key, names.value)]
+        projections = [_pair(parameters, f"{layer}.{each}") for each in (names.query, names.key, names.value)]
         projections[0] = (projections[0][0] * score, projections[0][1] * score)
         yield from _product(*(np.concatenate(parts) for parts in zip(*projections, strict=True)))
-        yield from _product(*_linear(parameters, f"{layer}.{names.attention_output}"))
-        yield from _norm(parameters, f"{layer}.{names.attention_norm}")
-        yield from _product(*_linear(parameters, f"{layer}.{names.up}"))
-        yield from _product(*_linear(parameters, f"{layer}.{names.down}"))
-        yield from _norm(parameters, f"{layer}.{names.output_norm}")
-    yield from _product(*_linear(parameters, names.head))
-    yield from _linear(parameters, names.classifier)
+        yield from _product(*_pair(parameters, f"{layer}.{names.attention_output}"))
+        yield from _pair(parameters, f"{layer}.{names.attention_norm}")
+        yield from _product(*_pair(parameters, f"{layer}.{names.up}"))
+        yield from _product(*_pair(parameters, f"{layer}.{names.down}"))
+        yield from _pair(parameters, f"{layer}.{names.output_norm}")
+    yield from _product(*_pair(parameters, names.head))
+    yield from _pair(parameters, names.classifier)
 
 
-def _linear(parameters: Mapping[str, Floats], name: str) -> tuple[Floats, Floats]:
-    return parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-
-
-def _norm(parameters: Mapping[str, Floats], name: str) -> tuple[Floats, Floats]:
+def _pair(parameters: Mapping[str, Floats], name: str) -> tuple[Floats, Floats]:
+    """The weight and the bias of a linear layer or a norm."""
     return parameters[f"{name}.weight"], parameters[f"{name}.bias"]
 
 
